@@ -1,0 +1,1 @@
+"""Connectors: the estate, and one package per kind of outside system."""
