@@ -43,21 +43,22 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     if _is_loaded(connection, name):
         return
     file = extension_file(name)
+    package = f"duckdb-extension-{name.replace('_', '-')}"
     try:
         connection.execute(f"LOAD {quote_literal(str(file)) if file else quote_identifier(name)}")
     except duckdb.Error as error:
         raise CapabilityError(
             "duckdb", "load extension", name,
             f"{str(file) if file else 'no package holds it'}: {_first_sentence(error)}",
-            f"Install duckdb-extension-{name}=={duckdb.__version__}, or run in DuckDB: INSTALL {name}.",
+            f"Install {package}=={duckdb.__version__}, or run INSTALL {name} in DuckDB.",
         ) from error  # fmt: skip
 
 
 def extension_file(name: str) -> Path | None:
-    """Return the file of the package `duckdb_extension_<name>` for this DuckDB, without importing it."""
+    """Return the file of the package `duckdb_extension_<name>` for this DuckDB, without importing the package."""
     spec = find_spec(f"duckdb_extension_{name}")
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+        path = Path(folder, "extensions", f"v{duckdb.__version__}", f"{name}.duckdb_extension")
         if path.is_file():
             return path
     return None
@@ -74,10 +75,8 @@ def quote_literal(text: str) -> str:
 
 
 def _is_loaded(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    aliases = {"postgres": "postgres_scanner"}
     found = connection.execute(
-        "SELECT count(*) FROM duckdb_extensions() WHERE loaded AND extension_name IN (?, ?)",
-        [name, aliases.get(name, name)],
+        "SELECT count(*) FROM duckdb_extensions() WHERE loaded AND extension_name = ?", [name]
     ).fetchone()
     return bool(found and found[0])
 

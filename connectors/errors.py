@@ -12,9 +12,7 @@ from connectors.redaction import redact
 class CausewayError(Exception):
     """Base of all errors; catch one of the three groups below it instead."""
 
-    def __init__(
-        self, provider: str, operation: str, resource: str, cause: str, next_step: str = ""
-    ) -> None:
+    def __init__(self, provider: str, operation: str, resource: str, cause: str, next_step: str = "") -> None:
         parts = tuple(redact(part) for part in (provider, operation, resource, cause, next_step))
         super().__init__(*parts)
         self.provider, self.operation, self.resource, self.cause, self.next_step = parts

@@ -460,7 +460,7 @@ class Expectation(Noun):
     """Great Expectations' name without the leading 'expect_'."""
     column: Column | None = None
     """Column that it speaks of."""
-    columns: list[Column] = []
+    columns: tuple[Column, ...] = ()
     """Columns of a compound expectation."""
     column_a: Column | None = None
     """The greater column of a pair."""
@@ -472,7 +472,7 @@ class Expectation(Noun):
     """Smallest value allowed."""
     max_value: int | float | str | None = None
     """Greatest value allowed."""
-    value_set: list[int | float | str | bool] = []
+    value_set: tuple[bool | int | float | str, ...] = ()
     """Values allowed or forbidden."""
     regex: str | None = None
     """Regular expression (RE2) that a value contains or not."""
@@ -486,7 +486,7 @@ class Expectation(Noun):
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
         needed = _NEEDS.get(self.expect, ("column",))
-        missing = [name for name in needed if getattr(self, name) in (None, [])]
+        missing = [name for name in needed if getattr(self, name) in (None, ())]
         if missing:
             raise ValueError(f"{self.expect} needs {', '.join(missing)}")
         if self.expect in _RANGES and self.min_value is None and self.max_value is None:
@@ -502,7 +502,7 @@ class Expectation(Noun):
         bounds = [
             f"{name}={value}"
             for name in ("min_value", "max_value", "regex", "value_set")
-            if (value := getattr(self, name)) not in (None, [])
+            if (value := getattr(self, name)) not in (None, ())
         ]
         return " ".join([self.expect, f"({about})" if about else "", *bounds]).replace("  ", " ")
 
@@ -622,9 +622,7 @@ T = TypeVar("T")
 def _pick(what: str, choices: Mapping[str, T], name: str) -> T:
     if name not in choices:
         listed = ", ".join(sorted(choices)) or "none"
-        raise NotFoundError(
-            "estate", "find", f"{what} '{name}'", "no such name", f"Choose one of: {listed}."
-        )
+        raise NotFoundError("estate", "find", f"{what} '{name}'", "no such name", f"Choose one of: {listed}.")
     return choices[name]
 
 

@@ -70,9 +70,7 @@ def parse_document(text: str, path: Path) -> Document:
     return Document(data, lines, tuple(problems))
 
 
-def _walk(
-    node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], problems: list[Problem]
-) -> None:
+def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], problems: list[Problem]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -101,13 +99,13 @@ def _explain(detail: ErrorDetails) -> Problem:
         return Problem(path, "is required", _UNSEEN)
     if kind in ("literal_error", "enum"):
         choices = _quoted(str(detail["ctx"]["expected"]))
-        return Problem(
-            path, f"is not one of the choices{_nearest(value, choices)}", value, tuple(choices)
-        )
+        return Problem(path, f"is not one of the choices{_nearest(value, choices)}", value, tuple(choices))
     if kind == "union_tag_invalid":
         choices = _quoted(str(detail["ctx"]["expected_tags"]))
         tag = detail["ctx"]["tag"]
-        return Problem((*path, "kind"), f"is not one of the choices{_nearest(tag, choices)}", tag, tuple(choices))
+        return Problem(
+            (*path, "kind"), f"is not one of the choices{_nearest(tag, choices)}", tag, tuple(choices)
+        )
     if kind == "union_tag_not_found":
         return Problem((*path, "kind"), "is required", _UNSEEN)
     if kind == "value_error" and isinstance(value, dict):

@@ -81,9 +81,10 @@ class SecretRef:
         from prefect.blocks.system import Secret
 
         try:
-            loaded = Secret.load(_block_name(self.name))
+            loaded = Secret.load(_block_name(self.name), _sync=True)  # type: ignore[call-arg]
         except ValueError:  # Prefect's "no such block"
             return None
+        assert isinstance(loaded, Secret)  # _sync rules the coroutine out
         value = loaded.get()
         return value if isinstance(value, str) else None
 

@@ -19,9 +19,7 @@ def parse_duration(value: object) -> timedelta:
     text = value.strip() if isinstance(value, str) else ""
     if not text or _PART.sub("", text):
         raise ValueError("is not a duration; write for example 30s, 15m, 4h, 1h 30m or 7d")
-    return timedelta(
-        seconds=sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
-    )
+    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
 
 
 Duration = Annotated[

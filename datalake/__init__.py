@@ -1,7 +1,8 @@
-"""The lake: tables of Parquet files on an object store, under DuckLake with its catalog in PostgreSQL."""
+"""The lake: tables of Parquet files on an object store, under DuckLake with its catalog in PostgreSQL.
+
+`datalake.dask_frame`, `datalake.query.query` and `datalake.session.open_lake` are its doors.
+"""
 
 from datalake.frame import dask_frame
-from datalake.query import Answer, query
-from datalake.session import Lake, open_lake
 
-__all__ = ["Answer", "Lake", "dask_frame", "open_lake", "query"]
+__all__ = ["dask_frame"]

@@ -142,9 +142,7 @@ def _configure(connection: duckdb.DuckDBPyConnection) -> None:
 def create_secrets(connection: duckdb.DuckDBPyConnection, estate: Estate) -> None:
     """Give DuckDB the lake's credentials; they live in its memory and are shown redacted."""
     store = estate.objects(estate.lake.site)
-    connection.execute(
-        f"CREATE OR REPLACE SECRET lake_objects ({s3_secret(store, estate.lake.bucket)})"
-    )
+    connection.execute(f"CREATE OR REPLACE SECRET lake_objects ({s3_secret(store, estate.lake.bucket)})")
     if store.ca_file:
         connection.execute(f"SET ca_cert_file = {quote_literal(str(store.ca_file))}")
     catalog = estate.lake.catalog

@@ -129,9 +129,7 @@ def postgresql(folder: Path) -> Iterator[Running]:
 
 def object_store(running: Running, access_name: str, secret_name: str) -> ObjectStore:
     """Describe a running store as an estate does, with the names of its secrets."""
-    return ObjectStore(
-        url=running.url, access_key=SecretRef(access_name), secret_key=SecretRef(secret_name)
-    )
+    return ObjectStore(url=running.url, access_key=SecretRef(access_name), secret_key=SecretRef(secret_name))
 
 
 def endpoint(running: Running, password_name: str) -> Endpoint:

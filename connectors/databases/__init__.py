@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from connectors.estate import Endpoint
@@ -19,6 +21,8 @@ class Address:
     database: str
     username: str
     password: str = field(repr=False)
+    sslmode: str = "prefer"
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,10 @@ class Database(Protocol):
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement in its own transaction; return the rows that it touched."""
 
-    def write_rows(
-        self, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]
-    ) -> int:
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Let one process at a time into the context; the server lets go when the process dies."""
+
+    def write_rows(self, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> int:
         """Create the table if absent and add all rows in one transaction; return how many.
 
         `columns` maps names to the database's types. Rows are streamed, so memory stays bounded.

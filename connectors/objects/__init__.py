@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from connectors.estate import ObjectStore
 from connectors.registry import driver, scheme_of
@@ -63,7 +63,7 @@ class Objects(Protocol):
         """Open an object for streaming; the caller closes it. NotFoundError when absent."""
 
     def put(
-        self, bucket: str, key: str, data: BinaryIO | bytes, *, bytes: int = -1, media_type: str = ""
+        self, bucket: str, key: str, data: IO[bytes] | bytes, *, bytes: int = -1, media_type: str = ""
     ) -> ObjectInfo:
         """Write an object; a stream of unknown length (-1) is sent in parts of bounded memory."""
 

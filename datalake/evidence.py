@@ -1,0 +1,125 @@
+"""The evidence tables `ops.*`: what flows saw, decided, did and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from connectors.databases import Database
+from connectors.duck import quote_identifier
+from datalake.session import ALIAS, Lake
+from datalake.translation import lake_errors
+
+SCHEMA = "ops"
+
+
+@dataclass(frozen=True)
+class LoadRecord:
+    """One attempt to load a batch. Times are UTC; `seconds` runs from the start to just before the commit."""
+
+    load_id: str
+    load_key: str
+    table_name: str
+    mode: str
+    status: str
+    """committed, quarantined or failed"""
+    source: str
+    slice_start: str | None
+    slice_end: str | None
+    rows: int
+    bytes: int
+    files: int
+    started_at: datetime
+    finished_at: datetime
+    stage_seconds: float
+    check_seconds: float
+    flow_run_id: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class QualityRecord:
+    """What one expectation found in one batch."""
+
+    load_id: str
+    table_name: str
+    expectation: str
+    column_name: str | None
+    level: str
+    mostly: float
+    rows: int
+    unexpected: int
+    success: bool
+    checked_at: datetime
+
+
+@dataclass(frozen=True)
+class QuarantineRecord:
+    """A row that was set aside with its batch, and why; `row_data` is JSON."""
+
+    load_id: str
+    table_name: str
+    reasons: str
+    row_data: str
+    batch_url: str
+    quarantined_at: datetime
+
+
+_TYPES = MappingProxyType(
+    {
+        "str": "VARCHAR",
+        "str | None": "VARCHAR",
+        "int": "BIGINT",
+        "float": "DOUBLE",
+        "bool": "BOOLEAN",
+        "datetime": "TIMESTAMPTZ",
+    }
+)
+TABLES: Mapping[str, type[Any]] = MappingProxyType(
+    {"loads": LoadRecord, "quality": QualityRecord, "quarantine": QuarantineRecord}
+)
+
+
+def columns_of(record: type[Any]) -> dict[str, str]:
+    """Return the DuckDB types of a record's columns in their order."""
+    return {name: _TYPES[str(kind)] for name, kind in record.__annotations__.items()}
+
+
+def missing_tables(catalog: Database) -> set[str]:
+    """Return the names of the evidence tables that the catalog does not know."""
+    found = catalog.query(
+        "SELECT t.table_name FROM public.ducklake_table t JOIN public.ducklake_schema s USING (schema_id)"
+        " WHERE s.schema_name = %s AND t.end_snapshot IS NULL AND s.end_snapshot IS NULL",
+        [SCHEMA],
+    )
+    return set(TABLES) - {row["table_name"] for row in found}
+
+
+def create_tables(lake: Lake) -> None:
+    """Create what is missing; the caller sees to it that one process at a time does this."""
+    lake.rows(f"CREATE SCHEMA IF NOT EXISTS {ALIAS}.{SCHEMA}")
+    for name, record in TABLES.items():
+        listed = ", ".join(f"{column} {kind}" for column, kind in columns_of(record).items())
+        lake.rows(f"CREATE TABLE IF NOT EXISTS {ALIAS}.{SCHEMA}.{name} ({listed})")
+
+
+def write(lake: Lake, records: Sequence[Any]) -> None:
+    """Add records to the evidence tables of their kinds, in the transaction that is open, if one is."""
+    for kind in dict.fromkeys(type(record) for record in records):
+        _insert(lake, kind, [record for record in records if type(record) is kind])
+
+
+def _insert(lake: Lake, kind: type[Any], records: Sequence[Any]) -> None:
+    name = next(name for name, known in TABLES.items() if known is kind)
+    columns = list(columns_of(kind))
+    marks = "(" + ", ".join("?" for _ in columns) + ")"
+    values = [value for record in records for value in asdict(record).values()]
+    with lake_errors("record", f"{SCHEMA}.{name}"):
+        lake.connection.execute(
+            f"INSERT INTO {ALIAS}.{SCHEMA}.{name} ({', '.join(map(quote_identifier, columns))}) "
+            f"VALUES {', '.join([marks] * len(records))}",
+            values,
+        )

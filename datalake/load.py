@@ -1,0 +1,215 @@
+"""Puts a batch into its table in one transaction: data, schema, evidence and the load's key together."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from connectors.duck import quote_identifier, quote_literal
+from connectors.errors import ConflictError
+from connectors.estate import Table
+from connectors.sources import Slice
+from datalake.batch import Batch
+from datalake.evidence import LoadRecord, QualityRecord, write
+from datalake.schema import Evolution, plan_evolution
+from datalake.session import ALIAS, Lake
+from datalake.translation import lake_errors
+
+# Writers that change the same rows meet here again and again; between two attempts the batch is not read
+# from its source again, so the repetition belongs to the commit and not to the task.
+_ATTEMPTS = 12
+_EXTRA_INFO = "causeway-load:"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The batch is in the table as of this snapshot."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class AlreadyLoaded:
+    """The key was committed before, here or by another process; nothing was changed."""
+
+    load_id: str | None
+    """The load that did it, where its evidence is visible already."""
+
+
+def commit(
+    lake: Lake,
+    table: str,
+    declared: Table,
+    batch: Batch,
+    part: Slice,
+    evidence: Sequence[LoadRecord | QualityRecord],
+) -> Committed | AlreadyLoaded:
+    """Make the batch and its evidence visible, once for its key: in one transaction or not at all.
+
+    The first piece of evidence is the load's own. Safe to repeat after a kill at any moment. Raises SchemaError when the batch doesn't fit the table,
+    ConflictError when others came first 12 times in a row.
+    """
+
+    record = evidence[0]
+    assert isinstance(record, LoadRecord)
+
+    def transaction() -> None:
+        _Write(lake, table, declared, batch, part).run()
+        write(lake, evidence)
+
+    return once(lake, record.load_key, transaction, f"{table}: {record.rows} rows by {record.load_id}")
+
+
+def once(lake: Lake, key: str, transaction: Callable[[], None], message: str) -> Committed | AlreadyLoaded:
+    """Run `transaction` and commit it under `key`, unless the key was committed before."""
+    for attempt in range(_ATTEMPTS):
+        done = loaded(lake, key)
+        if done is not None:
+            return done
+        try:
+            return _attempt(lake, key, transaction, message)
+        except ConflictError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.02, 0.1) * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def loaded(lake: Lake, key: str) -> AlreadyLoaded | None:
+    """Return the load that committed this key, or None."""
+    found = lake.rows("SELECT load_id FROM ops.loads WHERE load_key = ? AND status = 'committed'", [key])
+    if found:
+        return AlreadyLoaded(str(found[0][0]))
+    return None
+
+
+def _attempt(lake: Lake, key: str, transaction: Callable[[], None], message: str) -> Committed:
+    connection = lake.connection
+    connection.execute("BEGIN")
+    try:
+        transaction()
+        with lake_errors("commit", message):
+            connection.execute(
+                f"CALL ducklake_set_commit_message('{ALIAS}', 'causeway', ?, extra_info => ?)",
+                [message, _EXTRA_INFO + key],
+            )
+            connection.execute("COMMIT")
+    except BaseException:
+        _rollback(lake)
+        raise
+    return Committed(lake.version())
+
+
+def _rollback(lake: Lake) -> None:
+    import duckdb
+
+    try:
+        lake.connection.execute("ROLLBACK")
+    except duckdb.TransactionException:
+        pass  # a COMMIT that failed has ended the transaction already
+
+
+@dataclass(frozen=True)
+class _Write:
+    """The statements that bring one batch into its table."""
+
+    lake: Lake
+    name: str
+    declared: Table
+    batch: Batch
+    part: Slice
+
+    @property
+    def target(self) -> str:
+        return f"{ALIAS}.main.{quote_identifier(self.name)}"
+
+    def run(self) -> None:
+        with lake_errors("load", self.name):
+            held = self.lake.columns(self.name)
+            fresh = not held
+            if fresh:
+                self._create()
+            else:
+                self._evolve(plan_evolution(self.name, held, self.batch.columns))
+            if self.declared.mode != "append":
+                self._exclude_others()
+            if self.declared.mode == "replace":
+                self._clear()
+            if not self.batch.rows:
+                return
+            if self.declared.mode == "merge" and not fresh and not self._is_empty():
+                self._merge()
+            elif self.declared.partition_by:
+                self._insert()
+            else:
+                self._adopt()
+
+    def _execute(self, sql: str) -> None:
+        self.lake.connection.execute(sql)
+
+    def _create(self) -> None:
+        listed = ", ".join(f"{quote_identifier(name)} {kind}" for name, kind in self.batch.columns.items())
+        self._execute(f"CREATE TABLE {self.target} ({listed})")
+        if self.declared.partition_by:
+            parts = ", ".join(self.declared.partition_by)
+            self._execute(f"ALTER TABLE {self.target} SET PARTITIONED BY ({parts})")
+
+    def _evolve(self, evolution: Evolution) -> None:
+        for column, kind in evolution.widened.items():
+            self._execute(f"ALTER TABLE {self.target} ALTER {quote_identifier(column)} SET DATA TYPE {kind}")
+        for column, kind in evolution.added.items():
+            self._execute(f"ALTER TABLE {self.target} ADD COLUMN {quote_identifier(column)} {kind}")
+
+    def _exclude_others(self) -> None:
+        """Make any other transaction on the table that began before this one's end fail.
+
+        DuckLake lets inserts pass each other, also those of two merges that both found a key absent. A
+        change of the table's comment is a change of the table, which no two transactions may make at once.
+        """
+        text = f"{self.declared.mode} by load {self.batch.load_id}"
+        self._execute(f"COMMENT ON TABLE {self.target} IS {quote_literal(text)}")
+
+    def _clear(self) -> None:
+        """Take away what the batch replaces: the rows of its slice, or all."""
+        condition = slice_condition(self.part)
+        if condition:
+            self._execute(f"DELETE FROM {self.target} WHERE {condition}")
+        else:
+            self._execute(f"TRUNCATE {self.target}")
+
+    def _is_empty(self) -> bool:
+        found = self.lake.rows(f"SELECT 1 FROM {self.target} LIMIT 1")
+        return not found
+
+    def _adopt(self) -> None:
+        """Make the batch's files the table's own; nothing is read or written again."""
+        for file in self.batch.files:
+            self._execute(
+                f"CALL ducklake_add_data_files('{ALIAS}', {quote_literal(self.name)}, {quote_literal(file)})"
+            )
+
+    def _insert(self) -> None:
+        self._execute(f"INSERT INTO {self.target} BY NAME SELECT * FROM {self.batch.relation}")
+
+    def _merge(self) -> None:
+        same = " AND ".join(
+            f"held.{quote_identifier(column)} = found.{quote_identifier(column)}"
+            for column in self.declared.key
+        )
+        self._execute(
+            f"MERGE INTO {self.target} AS held USING {self.batch.relation} AS found ON ({same}) "
+            "WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME"
+        )
+
+
+def slice_condition(part: Slice) -> str:
+    """Return the SQL condition of a slice's rows; empty for all rows."""
+    if part.cursor is None:
+        return ""
+    column = quote_identifier(part.cursor)
+    bounds = [(">=", part.start), ("<", part.end)]
+    return " AND ".join(
+        f"{column} {operator} {quote_literal(bound)}" for operator, bound in bounds if bound is not None
+    )

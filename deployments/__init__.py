@@ -1,0 +1,1 @@
+"""How Causeway is run: the command, the served deployments, the embedded estate and the example estates."""

@@ -1,0 +1,47 @@
+"""The automations that an estate's Prefect server needs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+
+ZOMBIES = "causeway: runs without a heartbeat have crashed"
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+_ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+# Three heartbeats at Prefect's own frequency of 180 s: a run that somebody starts from Python keeps to that.
+_SILENCE = timedelta(minutes=10)
+
+
+def zombie_automation() -> AutomationCore:
+    """Return what ends a run whose process and runner were both killed; it would be Running for ever."""
+    return AutomationCore(
+        name=ZOMBIES,
+        description="A run that has sent heartbeats and then none for 10 minutes is marked Crashed; it is not run again.",
+        trigger=EventTrigger(
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            after={_HEARTBEAT},
+            expect={_HEARTBEAT, *_ENDED},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=_SILENCE,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message="No heartbeat for 10 minutes: the process is gone. Run it again; loads are safe to repeat.",
+            )
+        ],
+    )
+
+
+def ensure_zombie_automation() -> None:
+    """Create the automation unless one of its name is there."""
+    with get_client(sync_client=True) as client:
+        if not client.read_automations_by_name(ZOMBIES):
+            client.create_automation(zombie_automation())

@@ -1,0 +1,352 @@
+"""Ingest: load tables of the estate into the lake, checked, once, with evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.assets import Asset, AssetProperties, materialize
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from connectors.errors import CausewayError, QuarantinedError
+from connectors.estate import Estate, load_estate
+from connectors.units import parse_duration
+from datalake.batch import new_load_id
+from datalake.evidence import LoadRecord, QualityRecord
+from datalake.judge import Judge
+from datalake.load import AlreadyLoaded, Committed
+from datalake.session import lake_root, open_lake
+from tasks.ingest.plan import Accept, LoadPlan, Refuse, decide, plan_load, windows
+from tasks.ingest.steps import (
+    ACTS,
+    Checked,
+    Staged,
+    check_batch,
+    commit_batch,
+    quality_records,
+    quarantine_batch,
+    record_failure,
+    source_of,
+    stage_batch,
+)
+
+LIMIT = "causeway-ingest"
+"""Global concurrency limit: how many loads run at once, over all tables."""
+
+EstatePath = Annotated[str, Field(description="Path of the estate file on the machine that runs the flow.")]
+TableName = Annotated[str, Field(description="A table of the estate.")]
+DryRun = Annotated[
+    bool, Field(description="Stop after the plan and show what would be done, to what, at what cost.")
+]
+LoadKey = Annotated[
+    str | None,
+    Field(description="A name for this load: under one name a batch is committed at most once."),
+]
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What one load did. `version` is the snapshot in which its rows are visible."""
+
+    table: str
+    status: str
+    """planned, committed or already-loaded"""
+    load_key: str
+    load_id: str | None = None
+    version: int | None = None
+    rows: int = 0
+    bytes: int = 0
+    stage_seconds: float = 0.0
+    check_seconds: float = 0.0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+@flow(name="ingest", flow_run_name="ingest {table}", persist_result=False)
+def ingest(
+    estate: EstatePath,
+    table: TableName,
+    start: Annotated[
+        str | None, Field(description="First value of the table's cursor column; empty for no bound.")
+    ] = None,
+    end: Annotated[
+        str | None, Field(description="Value of the cursor column to stop before; empty for no bound.")
+    ] = None,
+    load_key: LoadKey = None,
+    dry_run: DryRun = False,
+) -> IngestReport:
+    """Load a table, or a slice of it, from its source into the lake.
+
+    Rows are extracted, staged as Parquet, checked by the table's expectations, and then committed in one
+    transaction - or set aside with the reasons. Safe to kill at any moment and to run again.
+    """
+    declared = load_estate(estate)
+    plan = plan_load(declared, table, start, end, load_key, str(flow_run.id))
+    if dry_run:
+        return _show_plan(declared, estate, plan)
+    return _load(declared, estate, plan)
+
+
+@flow(name="backfill", flow_run_name="backfill {table} {start}..{end}", persist_result=False)
+def backfill(
+    estate: EstatePath,
+    table: TableName,
+    start: Annotated[str, Field(description="First value of the table's cursor column.")],
+    end: Annotated[str, Field(description="Value of the cursor column to stop before.")],
+    window: Annotated[
+        str | None,
+        Field(description="Load in windows of this length, such as 1d or 6h, each a load of its own."),
+    ] = None,
+    dry_run: DryRun = False,
+) -> list[IngestReport]:
+    """Load a past slice of a table again, window by window.
+
+    What a window replaces or merges is committed before the next begins. Killed and run again, it does the
+    windows again; in append tables those that were committed are skipped.
+    """
+    declared = load_estate(estate)
+    length = parse_duration(window) if window else None
+    plans = [
+        plan_load(declared, table, first, last, None, str(flow_run.id))
+        for first, last in windows(start, end, length)
+    ]
+    if dry_run:
+        return [_show_plan(declared, estate, plan) for plan in plans]
+    return [_load(declared, estate, plan) for plan in plans]
+
+
+def _load(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:
+    """Run one load and show it; raises QuarantinedError when the batch was set aside."""
+    record = _new_record(estate, path, plan)
+    started = monotonic()
+    try:
+        with concurrency(LIMIT, strict=False), Judge() as judge:
+            staged = stage_batch(path, plan, record.load_id)
+            if isinstance(staged, AlreadyLoaded):
+                return _already(plan, staged)
+            checked = check_batch(path, plan, staged.batch, judge)
+            record = _measured(record, staged, checked)
+            return _decided(estate, path, plan, staged, checked, record, started)
+    except QuarantinedError:
+        raise
+    except CausewayError as error:
+        _leave_failure(path, replace(record, status="failed", reason=str(error)))
+        raise
+
+
+def _decided(
+    estate: Estate,
+    path: str,
+    plan: LoadPlan,
+    staged: Staged,
+    checked: Checked,
+    record: LoadRecord,
+    started: float,
+) -> IngestReport:
+    decision = decide(checked.verdicts)
+    quality = quality_records(plan, record.load_id, staged.batch.rows, checked.verdicts)
+    _show_quality(plan, quality)
+    if isinstance(decision, Refuse):
+        record = replace(record, status="quarantined", reason="; ".join(decision.reasons))
+        failed = [
+            one.count.expectation
+            for one in checked.verdicts
+            if not one.success and one.count.expectation.level == "quarantine"
+        ]
+        quarantine_batch(path, plan, staged.batch, record, quality, failed)
+        _show_load(estate, plan, record, None, decision.reasons)
+        raise QuarantinedError(
+            "lake", "load", plan.table, record.reason or "",
+            "The batch is set aside, nothing of it is visible: causeway sql \"select reasons, row_data from "
+            f"ops.quarantine where load_id = '{record.load_id}'\"",
+        )  # fmt: skip
+    outcome = _commit(estate, path, plan, staged, record, quality)
+    if isinstance(outcome, AlreadyLoaded):
+        return _already(plan, outcome)
+    _show_load(estate, plan, record, outcome.version, decision.warnings)
+    return IngestReport(
+        table=plan.table,
+        status="committed",
+        load_key=plan.load_key,
+        load_id=record.load_id,
+        version=outcome.version,
+        rows=staged.batch.rows,
+        bytes=staged.batch.bytes,
+        stage_seconds=staged.seconds,
+        check_seconds=checked.seconds,
+        seconds=monotonic() - started,
+        warnings=decision.warnings,
+    )
+
+
+def _commit(
+    estate: Estate,
+    path: str,
+    plan: LoadPlan,
+    staged: Staged,
+    record: LoadRecord,
+    quality: list[QualityRecord],
+) -> Committed | AlreadyLoaded:
+    """Commit the batch as the materialisation of the table's asset."""
+    declared = estate.table(plan.table)
+    asset = Asset(
+        key=f"{lake_root(estate)}/{plan.target}",
+        properties=AssetProperties(
+            name=f"lake.{plan.target}", description=declared.description, owners=[declared.owner]
+        ),
+    )
+    step = materialize(asset, by="causeway", name="commit", task_run_name="commit {plan.table}", **ACTS)(
+        commit_batch.fn
+    )
+    return step(path, plan, staged.batch, record, quality)
+
+
+def _new_record(estate: Estate, path: str, plan: LoadPlan) -> LoadRecord:
+    now = datetime.now(UTC)
+    return LoadRecord(
+        load_id=new_load_id(),
+        load_key=plan.load_key,
+        table_name=plan.target,
+        mode=plan.mode,
+        status="committed",
+        source=plan.source,
+        slice_start=plan.part.start,
+        slice_end=plan.part.end,
+        rows=0,
+        bytes=0,
+        files=0,
+        started_at=now,
+        finished_at=now,
+        stage_seconds=0.0,
+        check_seconds=0.0,
+        flow_run_id=str(flow_run.id) if flow_run.id else None,
+        reason=None,
+    )
+
+
+def _measured(record: LoadRecord, staged: Staged, checked: Checked) -> LoadRecord:
+    return replace(
+        record,
+        rows=staged.batch.rows,
+        bytes=staged.batch.bytes,
+        files=len(staged.batch.files),
+        finished_at=datetime.now(UTC),
+        stage_seconds=staged.seconds,
+        check_seconds=checked.seconds,
+    )
+
+
+def _leave_failure(path: str, record: LoadRecord) -> None:
+    """Record a failed load where that is possible; the failure itself is what the user has to see."""
+    try:
+        record_failure(path, replace(record, finished_at=datetime.now(UTC)))
+    except CausewayError as error:
+        get_run_logger().warning("the failure could not be recorded in ops.loads: %s", error)
+
+
+def _already(plan: LoadPlan, done: AlreadyLoaded) -> IngestReport:
+    get_run_logger().info("%s was committed before under the key %s", plan.table, plan.load_key)
+    return IngestReport(plan.table, "already-loaded", plan.load_key, load_id=done.load_id)
+
+
+# --- What a user sees ----------------------------------------------------------------------------
+
+
+def _show_plan(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:
+    declared = estate.table(plan.table)
+    with open_lake(estate, read_only=False) as lake:
+        found = source_of(estate, plan.table, Path(path).parent, lake)
+        estimate = found.estimate()
+        held = lake.value(f'SELECT count(*) FROM "{plan.target}"') if lake.has_table(plan.target) else None
+    what = {
+        "append": "add the batch",
+        "replace": "put the batch in the place of the same slice, or of all rows",
+        "merge": f"update by ({', '.join(declared.key)}), add what is new",
+    }[plan.mode]
+    lines = [
+        f"### Plan for `{plan.target}`: nothing was done",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| take | {found.describe()} |",
+        f"| slice | {_slice_words(plan)} |",
+        f"| rows | {'unknown' if estimate is None else f'about {estimate:,}'} |",
+        f"| do | {what} |",
+        f"| table now | {'does not exist yet' if held is None else f'{held:,} rows'} |",
+        f"| checks | {len(declared.expectations)} expectations |",
+        f"| key | `{plan.load_key}` |",
+        f"| cost | {_cost_words(estate, plan)} |",
+    ]
+    create_markdown_artifact("\n".join(lines), key=f"plan-{_slug(plan.target)}")
+    get_run_logger().info("dry run: %s; %s; %s", found.describe(), what, _slice_words(plan))
+    return IngestReport(plan.table, "planned", plan.load_key, rows=estimate or 0)
+
+
+def _cost_words(estate: Estate, plan: LoadPlan) -> str:
+    site = getattr(estate.source(plan.source), "site", None)
+    if site is None or site == estate.lake.site:
+        return "no traffic between sites"
+    prices = estate.site(site).prices
+    if prices is None:
+        return f"traffic from {site} to {estate.lake.site}, no price card"
+    return f"traffic from {site} to {estate.lake.site}: {prices.egress_gib} {prices.currency} a GiB"
+
+
+def _slice_words(plan: LoadPlan) -> str:
+    part = plan.part
+    return f"{part.start or '…'} ≤ {part.cursor} < {part.end or '…'}" if part.cursor else "all rows"
+
+
+def _show_load(
+    estate: Estate, plan: LoadPlan, record: LoadRecord, version: int | None, remarks: tuple[str, ...]
+) -> None:
+    speed = record.rows / record.stage_seconds if record.stage_seconds else 0.0
+    lines = [
+        f"### {plan.target}: {record.status}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| rows | {record.rows:,} |",
+        f"| size | {record.bytes / 1e6:,.1f} MB in {record.files} files |",
+        f"| from | {plan.source} ({_slice_words(plan)}) |",
+        f"| mode | {plan.mode} |",
+        f"| speed | {speed:,.0f} rows/s; staged in {record.stage_seconds:.1f} s, checked in {record.check_seconds:.1f} s |",
+        f"| snapshot | {version if version is not None else 'none: nothing became visible'} |",
+        f"| load | `{record.load_id}` |",
+        f"| key | `{record.load_key}` |",
+    ]
+    if remarks:
+        lines += ["", *(f"- {remark}" for remark in remarks)]
+    create_markdown_artifact(
+        "\n".join(lines), key=f"load-{_slug(plan.target)}", description=f"Load of {plan.target}"
+    )
+
+
+def _show_quality(plan: LoadPlan, quality: list[QualityRecord]) -> None:
+    if not quality:
+        return
+    create_table_artifact(
+        [
+            {
+                "expectation": one.expectation,
+                "result": "ok" if one.success else one.level,
+                "unexpected": one.unexpected,
+                "rows": one.rows,
+                "mostly": one.mostly,
+            }
+            for one in quality
+        ],
+        key=f"quality-{_slug(plan.target)}",
+        description=f"Expectations of {plan.table}",
+    )
+
+
+def _slug(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,52 @@
+"""Query: answer SQL over the lake, and leave the answer as an artifact."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from pydantic import Field
+
+from connectors.estate import load_estate
+from datalake import query as lake_query
+from flows.ingest import EstatePath
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+@flow(name="query", persist_result=False)
+def query(
+    estate: EstatePath,
+    sql: Annotated[str, Field(description="One SELECT over lake.<table> and ops.<table>.")],
+    version: Annotated[
+        int | None, Field(description="Snapshot to read; empty for the newest.", ge=0)
+    ] = None,
+    rows: Annotated[int, Field(description="How many rows to show.", ge=1, le=10_000)] = 100,
+    dry_run: Annotated[
+        bool, Field(description="Show how the query would be run, and read nothing.")
+    ] = False,
+) -> list[dict[str, Any]]:
+    """Answer a SELECT over the lake from one snapshot; it reads only."""
+    asked = f"EXPLAIN {sql}" if dry_run else sql
+    with lake_query.query(load_estate(estate), asked, version=version) as answer:
+        found: list[dict[str, Any]] = []
+        for batch in answer.reader:
+            found.extend(batch.slice(0, rows - len(found)).to_pylist())
+            if len(found) == rows:
+                break
+        shown = [{name: _shown(value) for name, value in row.items()} for row in found]
+        create_table_artifact(shown, key="answer", description=f"Snapshot {answer.version}: `{sql}`")
+        get_run_logger().info("%d rows from snapshot %d", len(found), answer.version)
+    return found
+
+
+def _shown(value: object) -> object:
+    """Return what an artifact's JSON can hold."""
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return value if isinstance(value, _PLAIN) else str(value)

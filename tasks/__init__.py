@@ -1,0 +1,1 @@
+"""The steps of flows: `tasks/<topic>/plan.py` decides, `tasks/<topic>/steps.py` acts."""

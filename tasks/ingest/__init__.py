@@ -1,0 +1,1 @@
+"""Ingest: bring a batch of a source into its table of the lake."""
