@@ -59,6 +59,7 @@ def commit(
         _Write(lake, table, declared, batch, part).run()
         write(lake, evidence)
 
+    repartition(lake, table, declared.partition_by)
     return once(lake, record.load_key, transaction, f"{table}: {record.rows} rows by {record.load_id}")
 
 
@@ -153,8 +154,7 @@ class _Write:
         listed = ", ".join(f"{quote_identifier(name)} {kind}" for name, kind in self.batch.columns.items())
         self._execute(f"CREATE TABLE {self.target} ({listed})")
         if self.declared.partition_by:
-            parts = ", ".join(self.declared.partition_by)
-            self._execute(f"ALTER TABLE {self.target} SET PARTITIONED BY ({parts})")
+            self._execute(_partitioned_by(self.target, self.declared.partition_by))
 
     def _evolve(self, evolution: Evolution) -> None:
         for column, kind in evolution.widened.items():
@@ -202,6 +202,50 @@ class _Write:
             f"MERGE INTO {self.target} AS held USING {self.batch.relation} AS found ON ({same}) "
             "WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME"
         )
+
+
+def repartition(lake: Lake, table: str, wanted: Sequence[str]) -> None:
+    """Partition what is written to a table from now on as it is declared; what it holds stays as it lies.
+
+    It is a transaction of its own: DuckLake 1.5.5 fails to commit one that adds files besides.
+    """
+    wanted = [part.replace(" ", "") for part in wanted]
+    if lake.has_table(table) and partitioning(lake, table) != wanted:
+        lake.rows(_partitioned_by(f"{ALIAS}.main.{quote_identifier(table)}", wanted))
+
+
+def _partitioned_by(target: str, parts: Sequence[str]) -> str:
+    if parts:
+        return f"ALTER TABLE {target} SET PARTITIONED BY ({', '.join(parts)})"
+    return f"ALTER TABLE {target} RESET PARTITIONED BY"
+
+
+def partitioning(lake: Lake, table: str) -> list[str]:
+    """Return by what a table is partitioned, written as in the estate and without spaces."""
+    metadata = f"__ducklake_metadata_{ALIAS}"
+    found = lake.rows(
+        f"""
+        SELECT p.transform, c.column_name
+        FROM {metadata}.ducklake_table t
+        JOIN {metadata}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
+        JOIN {metadata}.ducklake_partition_info i ON i.table_id = t.table_id AND i.end_snapshot IS NULL
+        JOIN {metadata}.ducklake_partition_column p ON p.partition_id = i.partition_id
+        JOIN {metadata}.ducklake_column c
+          ON c.table_id = t.table_id AND c.column_id = p.column_id AND c.end_snapshot IS NULL
+        WHERE t.end_snapshot IS NULL AND t.table_name = ? AND s.schema_name = 'main'
+        ORDER BY p.partition_key_index
+        """,
+        [table],
+    )
+    return [_written(str(transform), str(column)) for transform, column in found]
+
+
+def _written(transform: str, column: str) -> str:
+    if transform == "identity":
+        return column
+    if transform.startswith("bucket("):
+        return f"{transform[:-1]},{column})"
+    return f"{transform}({column})"
 
 
 def slice_condition(part: Slice) -> str:

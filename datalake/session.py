@@ -156,8 +156,11 @@ def create_secrets(connection: duckdb.DuckDBPyConnection, estate: Estate) -> Non
     }
     listed = ", ".join(f"{name} {value}" for name, value in fields.items())
     connection.execute(f"CREATE OR REPLACE SECRET lake_postgres (TYPE postgres, {listed})")
+    options = f"connect_timeout=5 sslmode={address.sslmode}"
+    if address.ca_file:
+        options += f" sslrootcert={quote_literal(str(address.ca_file))}"
     connection.execute(
-        "CREATE OR REPLACE SECRET lake_catalog (TYPE ducklake, METADATA_PATH 'connect_timeout=5', "
+        f"CREATE OR REPLACE SECRET lake_catalog (TYPE ducklake, METADATA_PATH {quote_literal(options)}, "
         f"DATA_PATH {quote_literal(lake_root(estate) + '/data')}, "
         "METADATA_PARAMETERS MAP {'TYPE': 'postgres', 'SECRET': 'lake_postgres'})"
     )

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -21,7 +22,7 @@ def main() -> int:
         os.close(reading)
         try:
             _become(order)
-        except BaseException as error:  # the daemon has no other way to speak
+        except BaseException as error:  # noqa: BLE001 - the daemon has no other way to speak
             os.write(writing, f"{type(error).__name__}: {error}".encode())
         os._exit(127)
     os.close(writing)
@@ -44,16 +45,15 @@ def _become(order: dict[str, Any]) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _record(order["record"], order["facts"])
-    os.execvp(order["command"][0], order["command"])
+    os.execvp(order["command"][0], order["command"])  # noqa: S606
 
 
 def _record(path: str, facts: dict[str, Any]) -> None:
-    with open("/proc/self/stat", encoding="utf-8") as stat:
-        started = int(stat.read().rpartition(")")[2].split()[19])
-    draft = f"{path}.{os.getpid()}"
-    with open(draft, "w", encoding="utf-8") as file:
-        json.dump({"pid": os.getpid(), "start_ticks": started, **facts}, file, indent=2)
-    os.replace(draft, path)
+    started = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    draft = Path(f"{path}.{os.getpid()}")
+    text = json.dumps({"pid": os.getpid(), "start_ticks": started, **facts}, indent=2)
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 if __name__ == "__main__":

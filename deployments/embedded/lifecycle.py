@@ -11,7 +11,7 @@ from pathlib import Path
 
 from connectors.errors import FixableError, ServiceError
 from deployments.embedded.home import Home
-from deployments.embedded.ports import GROUPS, ensure_ports, load_ports, remove_sockets
+from deployments.embedded.ports import GROUPS, ensure_ports, remove_sockets
 from deployments.embedded.process import Process, read_record, relatives, spawn, stop
 from deployments.embedded.rendering import render_files
 from deployments.embedded.secrets import ensure_secrets
@@ -45,14 +45,16 @@ def up(home: Home, *, progress: Progress, services: Collection[str] | None = Non
             return before
         kept = {one.name for one in before.services if one.state in (State.RUNNING, State.STARTING)}
         _report_broken(before, progress)
-        _stop_all(home, names - kept, ports)
+        _stop_all(home, names - kept)
         ports, moves = ensure_ports(home, unused=names - kept)
         for line in moves:
             progress(line)
         render_files(home, ports)
         chosen = _chosen(describe(home, ports, secrets), names)
         old = {one.name for one in chosen if one.name in kept and outdated(home, one)}
-        _stop_all(home, old, ports)
+        for name in sorted(old):
+            progress(f"{name:<14} restarts: its ports or its estate changed")
+        _stop_all(home, old)
         ready = {one.name for one in before.services if one.state is State.RUNNING} - old
         _start_all(home, {one.name: one for one in chosen if one.name not in ready}, progress)
         return observe(home, chosen)
@@ -64,15 +66,14 @@ def down(home: Home, *, progress: Progress) -> None:
         progress("nothing was ever started here")
         return
     with home.locked(lambda: progress("waiting for another command on this installation to end")):
-        ports = load_ports(home)
         dependents = set(NEEDS)
         for layer in (dependents, set(NAMES) - dependents):
-            _stop_all(home, layer, ports, progress)
+            _stop_all(home, layer, progress)
 
 
-def remove(home: Home) -> None:
+def remove(home: Home, *, progress: Progress = lambda _: None) -> None:
     """Stop every server and delete all that the installation made: data and credentials too."""
-    down(home, progress=lambda line: None)
+    down(home, progress=progress)
     home.delete()
 
 
@@ -99,20 +100,18 @@ def _report_broken(before: Status, progress: Progress) -> None:
 # --- stopping
 
 
-def _stop_all(
-    home: Home, names: set[str], ports: Mapping[str, int], progress: Progress | None = None
-) -> None:
+def _stop_all(home: Home, names: set[str], progress: Progress | None = None) -> None:
     if not names:
         return
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
-        running = {pool.submit(_stop, home, name, ports): name for name in names}
+        running = {pool.submit(_stop, home, name): name for name in names}
         for done in as_completed(running):
             seconds = done.result()
             if progress is not None and seconds is not None:
                 progress(f"{running[done]:<14} stopped  ({seconds:.1f} s)")
 
 
-def _stop(home: Home, name: str, ports: Mapping[str, int]) -> float | None:
+def _stop(home: Home, name: str) -> float | None:
     """End a server and all it left; return the seconds it took, or None if nothing ran."""
     began = time.monotonic()
     how, record = ending(home, name), read_record(home.record(name))
@@ -123,7 +122,8 @@ def _stop(home: Home, name: str, ports: Mapping[str, int]) -> float | None:
         soft=how.soft,
         soft_seconds=how.soft_seconds,
     )
-    remove_sockets(ports[port] for port in GROUPS.get(name, ()) if port in ports)
+    if record is not None:
+        remove_sockets(int(record.inputs[port]) for port in GROUPS.get(name, ()) if port in record.inputs)
     home.record(name).unlink(missing_ok=True)
     home.ready_file(name).unlink(missing_ok=True)
     return time.monotonic() - began if found else None
@@ -184,7 +184,7 @@ def _start(home: Home, service: Service, cancelled: threading.Event) -> float:
         except ServiceError:
             if cancelled.is_set():
                 raise
-            _stop(home, service.name, {})  # it hangs: begin anew
+            _stop(home, service.name)  # it hangs: begin anew
         else:
             return time.monotonic() - began
     service.prepare()
@@ -198,17 +198,13 @@ def _start(home: Home, service: Service, cancelled: threading.Event) -> float:
     return time.monotonic() - began
 
 
-def _wait_until_ready(
-    home: Home, service: Service, process: Process, cancelled: threading.Event
-) -> None:
+def _wait_until_ready(home: Home, service: Service, process: Process, cancelled: threading.Event) -> None:
     probe = service.probe(process.pid)
     while (answer := probe(_PROBE_SECONDS)) is not None:
         if not process.alive():
             raise _failure(home, service, "it ended before it was ready")
         if age_seconds(process) > service.start_seconds:
-            raise _failure(
-                home, service, f"not ready after {service.start_seconds:.0f} s: {answer}"
-            )
+            raise _failure(home, service, f"not ready after {service.start_seconds:.0f} s: {answer}")
         if cancelled.wait(_POLL_SECONDS):
             raise _failure(home, service, "the command was interrupted")
 

@@ -20,6 +20,7 @@ GRPC_OFFSET = 10_000
 # Ports and gRPC twins stay below 32768, where the kernel's outgoing connections begin.
 _LOWEST, _HIGHEST = 20_000, 32_767 - GRPC_OFFSET
 _ATTEMPTS = 400
+_SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS has this name built in
 
 OBJECTS = ("", "_MASTER", "_VOLUME", "_FILER", "_ICEBERG", "_ADMIN")
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -82,7 +83,7 @@ def _free_block(size: int, taken: set[int]) -> range:
     Random, so that installations that start at the same moment do not choose the same ones.
     """
     for _ in range(_ATTEMPTS):
-        first = random.randrange(_LOWEST, _HIGHEST - size)
+        first = random.randrange(_LOWEST, _HIGHEST - size)  # noqa: S311 - no secret
         block = range(first, first + size)
         if taken.isdisjoint(block) and not any(map(_obstacle, block)):
             return block
@@ -114,7 +115,7 @@ def _can_listen(port: int) -> bool:
 
 def _foreign_socket(port: int) -> Path | None:
     """SeaweedFS binds /tmp/seaweedfs-*-PORT.sock and dies of one that another user left there."""
-    found = Path("/tmp").glob(f"seaweedfs-*-{port}.sock")
+    found = _SOCKETS.glob(f"seaweedfs-*-{port}.sock")
     mine = os.geteuid()
     return next((path for path in found if mine and path.lstat().st_uid != mine), None)
 
@@ -123,7 +124,7 @@ def remove_sockets(ports: Iterable[int]) -> None:
     """Remove the sockets that SeaweedFS leaves behind; one of another user would die of them."""
     for port in ports:
         for number in (port, port + GRPC_OFFSET):
-            for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+            for path in _SOCKETS.glob(f"seaweedfs-*-{number}.sock"):
                 with suppress(OSError):
                     path.unlink()
 
@@ -158,11 +159,11 @@ def _address(text: str) -> str:
 def socket_inodes(pid: int) -> Iterator[int]:
     """Yield the sockets that a process holds; none if it has gone or is another user's."""
     try:
-        descriptors = os.listdir(f"/proc/{pid}/fd")
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return
     for descriptor in descriptors:
         with suppress(OSError):
-            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+            target = str(descriptor.readlink())
             if target.startswith("socket:["):
                 yield int(target[8:-1])

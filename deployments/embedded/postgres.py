@@ -103,9 +103,7 @@ def _verifier(password: str) -> str:
     salt, rounds = secrets.token_bytes(16), 4096
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
     client, server = (hmac.digest(salted, key, "sha256") for key in (b"Client Key", b"Server Key"))
-    parts = (
-        base64.b64encode(part).decode() for part in (salt, hashlib.sha256(client).digest(), server)
-    )
+    parts = (base64.b64encode(part).decode() for part in (salt, hashlib.sha256(client).digest(), server))
     salt64, stored64, server64 = parts
     return f"SCRAM-SHA-256${rounds}:{salt64}${stored64}:{server64}"
 

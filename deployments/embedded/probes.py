@@ -10,7 +10,7 @@ Probe = Callable[[float], str | None]
 """Takes the seconds it may wait."""
 
 
-def http_ok(url: str, accept: Callable[[bytes], bool] = lambda body: True) -> Probe:
+def http_ok(url: str, accept: Callable[[bytes], bool] = lambda _: True) -> Probe:
     """Probe for status 200 with an acceptable body; proxies of the environment are not used."""
     host, _, path = url.removeprefix("http://").partition("/")
 
@@ -35,7 +35,7 @@ def postgres_answers(port: int, database: str, password: str) -> Probe:
     """Probe for a query answered to the role that has the database's name."""
 
     def probe(seconds: float) -> str | None:
-        import psycopg
+        import psycopg  # noqa: PLC0415 - a tenth of a second that other commands need not spend
 
         try:
             with psycopg.connect(
@@ -53,7 +53,7 @@ def postgres_answers(port: int, database: str, password: str) -> Probe:
 def pid_written(path: Path, pid: int | None) -> Probe:
     """Probe for a file that holds the pid of the very process that is asked about."""
 
-    def probe(seconds: float) -> str | None:
+    def probe(_: float) -> str | None:
         try:
             found = path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:

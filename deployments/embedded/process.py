@@ -142,7 +142,7 @@ def spawn(
 
 
 def all_pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def command_name(pid: int) -> str:

@@ -54,5 +54,5 @@ def _generate(name: str) -> str:
 def _unusable(home: Home, cause: str) -> SecretError:
     return SecretError(
         "embedded estate", "read", str(home.secrets_file), cause,
-        "Restore the file, or delete the installation and its data with `causeway down --delete`.",
+        "Restore the file, or delete the installation and its data with `causeway down --delete-data`.",
     )  # fmt: skip

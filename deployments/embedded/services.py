@@ -81,9 +81,7 @@ def marks(home: Home, name: str) -> dict[str, str]:
     return {"CAUSEWAY_HOME": str(home.path), "CAUSEWAY_SERVICE": name}
 
 
-def describe(
-    home: Home, ports: Mapping[str, int], secrets: Mapping[str, str]
-) -> dict[str, Service]:
+def describe(home: Home, ports: Mapping[str, int], secrets: Mapping[str, str]) -> dict[str, Service]:
     """Return every service by name, in the order of starting."""
     every = (
         _prefect(home, ports),
@@ -95,9 +93,7 @@ def describe(
     return {service.name: service for service in every}
 
 
-def _objects(
-    home: Home, name: str, ports: Mapping[str, int], secrets: Mapping[str, str]
-) -> Service:
+def _objects(home: Home, name: str, ports: Mapping[str, int], secrets: Mapping[str, str]) -> Service:
     s3, master, volume, filer, iceberg, admin = (ports[port] for port in GROUPS[name])
     data, prefix = home.data(name), name.replace("-", "_").upper()
     # In a file, because keys that come by environment are written to the log.
@@ -122,7 +118,7 @@ def _objects(
         command=(str(_weed()), "-logtostderr=true", "mini", *arguments),
         environment=_bare(home, name),
         url=f"http://127.0.0.1:{s3}",
-        probe=lambda pid: _objects_probe(s3, master),
+        probe=lambda _: _objects_probe(s3, master),
         inputs={port: str(ports[port]) for port in GROUPS[name]},
         prepare=prepare,
     )  # fmt: skip
@@ -171,7 +167,7 @@ def _database(home: Home, ports: Mapping[str, int], secrets: Mapping[str, str]) 
         command=postgres.server_command(data, port),
         environment=_bare(home, name),
         url=f"postgresql://127.0.0.1:{port}",
-        probe=lambda pid: postgres_answers(port, "business", passwords["business"]),
+        probe=lambda _: postgres_answers(port, "business", passwords["business"]),
         inputs={"IDC_DATABASE_PORT": str(port)},
         prepare=lambda: postgres.prepare(data, passwords),
     )
@@ -200,7 +196,7 @@ def _prefect(home: Home, ports: Mapping[str, int]) -> Service:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         },
         url=url,
-        probe=lambda pid: http_ok(f"{url}/api/health"),
+        probe=lambda _: http_ok(f"{url}/api/health"),
         inputs={"PREFECT_PORT": str(port)},
         prepare=lambda: data.mkdir(mode=0o700, exist_ok=True),
         start_seconds=120.0,

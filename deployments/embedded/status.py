@@ -81,9 +81,7 @@ def _look(home: Home, service: Service, patient: bool) -> ServiceStatus:
     if not process.alive():
         return ServiceStatus(service.name, service.site, State.DEAD, detail="its process has ended")
     state, detail = _judge(service, record, patient)
-    return ServiceStatus(
-        service.name, service.site, state, process.pid, service.url, process.since(), detail
-    )
+    return ServiceStatus(service.name, service.site, state, process.pid, service.url, process.since(), detail)
 
 
 def _judge(service: Service, record: Record, patient: bool) -> tuple[State, str | None]:

@@ -311,7 +311,7 @@ def test_two_installations_side_by_side_share_nothing(light: Installation, tmp_p
         other.write("there")
         assert not set(load_ports(light.home).values()) & set(load_ports(other.home).values())
         assert not light.every_pid() & other.every_pid()
-        down(other.home, progress=lambda line: None)
+        down(other.home, progress=lambda _: None)
         assert light.up().healthy
         assert light.holds("here")
 
@@ -353,10 +353,10 @@ def test_remove_leaves_neither_process_nor_file(tmp_path: Path) -> None:
 def test_the_ports_stay_and_a_stolen_one_is_named_and_replaced(light: Installation) -> None:
     light.write("kept")
     before = load_ports(light.home)
-    down(light.home, progress=lambda line: None)
+    down(light.home, progress=lambda _: None)
     light.up()
     assert load_ports(light.home) == before
-    down(light.home, progress=lambda line: None)
+    down(light.home, progress=lambda _: None)
     stolen = {name: before[name] for name in ("IDC_OBJECTS_PORT", "IDC_DATABASE_PORT")}
     thieves = [socket.create_server(("127.0.0.1", port)) for port in stolen.values()]
     try:
@@ -406,7 +406,7 @@ def test_a_pid_that_was_reused_is_neither_believed_nor_killed(light: Installatio
         record.write_text(json.dumps({**json.loads(record.read_text()), "pid": bystander.pid}))
         assert status(light.home)["idc-objects"].state is State.DEAD
         assert light.up().healthy
-        down(light.home, progress=lambda line: None)
+        down(light.home, progress=lambda _: None)
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -467,7 +467,7 @@ def test_up_killed_at_any_moment_of_the_first_start_is_continued(tmp_path: Path)
 def test_a_server_that_cannot_start_fails_with_its_log_and_without_secrets(
     light: Installation,
 ) -> None:
-    down(light.home, progress=lambda line: None)
+    down(light.home, progress=lambda _: None)
     version = light.home.data("idc-database") / "PG_VERSION"
     right = version.read_text()
     version.write_text("7\n")
@@ -485,7 +485,7 @@ def test_a_server_that_cannot_start_fails_with_its_log_and_without_secrets(
 
 
 def test_logs_begin_anew_at_each_start_and_one_old_one_is_kept(light: Installation) -> None:
-    down(light.home, progress=lambda line: None)
+    down(light.home, progress=lambda _: None)
     log = light.home.log("idc-objects")
     log.write_bytes(b"x" * 5_000_000 + b"the end of the last run\n")
     light.up()

@@ -116,9 +116,7 @@ def test_ipv6_listeners_are_read_with_their_addresses() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
     with server:
-        assert ("::1", server.getsockname()[1]) in [
-            (one.address, one.port) for one in ports.listeners()
-        ]
+        assert ("::1", server.getsockname()[1]) in [(one.address, one.port) for one in ports.listeners()]
 
 
 def test_a_template_keeps_lone_dollars_and_fills_in_names() -> None:
@@ -161,7 +159,7 @@ def test_a_password_verifier_is_the_one_of_the_standard(monkeypatch: pytest.Monk
     import base64
 
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-    monkeypatch.setattr("secrets.token_bytes", lambda size: salt)
+    monkeypatch.setattr("secrets.token_bytes", lambda _: salt)
     assert postgres._verifier("pencil") == (
         "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ=="
         "$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="

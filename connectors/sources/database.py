@@ -1,0 +1,220 @@
+"""A table or a query of a PostgreSQL database, read by DuckDB itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from connectors.databases import Address, ColumnInfo, Database, database
+from connectors.databases.postgresql_errors import judge_text
+from connectors.duck import load_extension, quote_identifier, quote_literal
+from connectors.errors import BadDataError, CausewayError, FixableError, UnavailableError
+from connectors.estate import DatabaseSource, Estate
+from connectors.sources import Slice
+from connectors.sources.selecting import require_columns, slice_condition, unique_name
+
+_NOT_A_NUMBER = "not a number that fits"
+_DECIMAL = re.compile(r"(?i)(?:decimal|numeric)\((\d+)(?:,\s*(-?\d+))?\)(\[\])*")
+_LOST = ("server closed the connection", "terminating connection", "connection reset", "ssl syscall",
+         "could not receive data", "connection not open", "connection refused")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the source: its type there, what PostgreSQL casts it to, and DuckDB after it."""
+
+    name: str
+    kind: str
+    remote: str | None
+    local: str | None
+
+    def remote_sql(self) -> str:
+        quoted = quote_identifier(self.name)
+        return f"CAST({quoted} AS {self.remote}) AS {quoted}" if self.remote else quoted
+
+    def local_sql(self) -> str:
+        quoted = quote_identifier(self.name)
+        return f"CAST({quoted} AS {self.local}) AS {quoted}" if self.local else quoted
+
+    def misfit_sql(self) -> str | None:
+        """Return a condition for values that DuckDB would read as another number without saying so."""
+        if not self.kind.startswith("numeric") or self.remote in ("text", "double precision"):
+            return None
+        quoted = quote_identifier(self.name)
+        if self.kind.endswith("[]"):
+            return f"'NaN' = ANY ({quoted})"
+        scale = _DECIMAL.fullmatch(self.remote or "")
+        rounded = f" OR {quoted} <> round({quoted}, {scale[2] or 0})" if scale else ""
+        return f"({quoted} = 'NaN'{rounded})"
+
+
+class DatabaseTable:
+    """Reads in one snapshot of the database, in parallel where a whole table is read.
+
+    A slice is cut by PostgreSQL, which can use an index. A `numeric` that DuckDB could only hold as DOUBLE is
+    refused unless its type is declared; NaN, which it would read as 0, and decimals that a declared type would
+    round, stop the read.
+    """
+
+    def __init__(
+        self,
+        estate: Estate,
+        name: str,
+        declared: DatabaseSource,
+        types: Mapping[str, str],
+        folder: Path,
+    ) -> None:
+        self._declared, self._types = declared, types
+        self._database: Database = database(estate.database(declared.site, declared.database))
+        self._where = f"source '{name}' ({declared.table or 'query'} of {declared.database} at {declared.site})"
+
+    def describe(self) -> str:
+        """Say where the rows come from."""
+        return self._where
+
+    def estimate(self) -> int | None:
+        """Return PostgreSQL's own estimate for a table, as of its last analysis."""
+        if self._declared.table is None:
+            return None
+        rows = self._database.query(
+            "SELECT reltuples::bigint AS rows FROM pg_class WHERE oid = to_regclass(%s)",
+            [_quoted(self._declared.table)],
+        )
+        return int(rows[0]["rows"]) if rows and rows[0]["rows"] >= 0 else None
+
+    @contextmanager
+    def scan(self, connection: duckdb.DuckDBPyConnection, part: Slice) -> Iterator[str]:
+        """Give the SELECT; the database is detached afterwards, or with the connection if a transaction is open."""
+        columns = self._columns()
+        load_extension(connection, "postgres_scanner")
+        secret, attached = unique_name("secret"), unique_name("database")
+        try:
+            _attach(connection, self._database.address(), secret, attached)
+            yield self._select(attached, columns, part)
+        except duckdb.Error as error:
+            raise self.translate(error) from error
+        finally:
+            with suppress(duckdb.TransactionException):
+                connection.execute(f"DETACH DATABASE IF EXISTS {attached}")
+            with suppress(duckdb.TransactionException):
+                connection.execute(f"DROP SECRET IF EXISTS {secret}")
+
+    def translate(self, error: Exception) -> Exception:
+        """Return the error in this source's terms, or as it is when it is not of the source."""
+        if isinstance(error, CausewayError) or not isinstance(error, duckdb.Error):
+            return error
+        text = _sentence(error)
+        if _NOT_A_NUMBER in text:
+            return self._bad(text, "Correct the row, or declare the column as DOUBLE or VARCHAR.")
+        if "array" in text and "dimensions" in text:
+            return self._bad(text, "Make the arrays alike, or cast them in a query source.")
+        if any(sign in text.lower() for sign in _LOST):
+            return UnavailableError("postgresql", "read", self._where, text, "Run the load again.")
+        if "Failed to prepare query" in text:
+            cause = text.rpartition("ERROR:")[2].strip()
+            return FixableError("postgresql", "read", self._where, cause, "Correct the slice or the query.")
+        if "Postgres" in text or "postgres" in text:
+            known = judge_text(text)
+            kind, next_step = known if known else (FixableError, "Check the source in the estate.")
+            return kind("postgresql", "read", self._where, text, next_step)
+        if isinstance(error, duckdb.ConversionException):
+            return self._bad(text, "Correct the row, or the table's columns in the estate.")
+        return error
+
+    def _bad(self, cause: str, next_step: str) -> BadDataError:
+        return BadDataError("postgresql", "read", self._where, cause, next_step)
+
+    def _columns(self) -> list[_Column]:
+        wanted = self._declared.table or str(self._declared.query)
+        found = self._database.columns(wanted if self._declared.table else f"{wanted}\n")
+        require_columns(list(self._types), [column.name for column in found], self._where)
+        return [self._typed(column) for column in found]
+
+    def _typed(self, column: ColumnInfo) -> _Column:
+        declared = self._types.get(column.name)
+        chosen = (declared or "").upper() in ("DOUBLE", "VARCHAR") and column.type.startswith("numeric")
+        if not _is_lossy(column.type) and not chosen:
+            by_itself = {"json": "JSON", "jsonb": "JSON"}.get(column.type)
+            return _Column(column.name, column.type, None, declared or by_itself)
+        if declared is None:
+            raise self._bad(
+                f"column '{column.name}' is {column.type}, which has no exact type in DuckDB",
+                f"Declare its type, for example columns: {{{column.name}: 'DECIMAL(38, 9)'}}.",
+            )
+        upper = declared.upper()
+        exact = "numeric" + upper[upper.index("(") :] if _DECIMAL.fullmatch(declared) else "text"
+        remote = "double precision" if upper in ("DOUBLE", "FLOAT8") else exact
+        return _Column(column.name, column.type, remote, declared)
+
+    def _select(self, attached: str, columns: list[_Column], part: Slice) -> str:
+        table = self._declared.table
+        inner = _quoted(table) if table else f"(\n{str(self._declared.query).strip().rstrip(';')}\n) AS source"
+        kinds = {column.name: column.kind for column in columns}
+        cut = slice_condition(part, kinds, cast="CAST({} AS {})", where=self._where)
+        if table and cut == "true" and not any(column.remote for column in columns):
+            rows = f"{attached}.{_quoted(table)}"
+        else:
+            listed = ", ".join(column.remote_sql() for column in columns)
+            rows = _remote(attached, f"SELECT {listed} FROM {inner} WHERE {cut}")
+        return (
+            f"SELECT {', '.join(column.local_sql() for column in columns)} FROM {rows}"
+            f"{_guard(attached, columns, inner, cut)}"
+        )
+
+
+def _attach(
+    connection: duckdb.DuckDBPyConnection, address: Address, secret: str, attached: str
+) -> None:
+    fields = {
+        "HOST": address.host, "PORT": str(address.port), "DATABASE": address.database,
+        "USER": address.username, "PASSWORD": address.password,
+    }  # fmt: skip
+    listed = ", ".join(f"{name} {quote_literal(value)}" for name, value in fields.items() if value)
+    connection.execute(f"CREATE SECRET {secret} (TYPE postgres, {listed})")
+    options = f"connect_timeout=10 application_name=causeway sslmode={address.sslmode}"
+    if address.ca_file:
+        options += " sslrootcert='" + str(address.ca_file).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    connection.execute(
+        f"ATTACH {quote_literal(options)} AS {attached} (TYPE postgres, SECRET {secret}, READ_ONLY)"
+    )
+
+
+def _guard(attached: str, columns: list[_Column], inner: str, cut: str) -> str:
+    """Return a WHERE that fails the read, in its own snapshot, when a value would arrive as another one."""
+    misfits = {column.name: sql for column in columns if (sql := column.misfit_sql())}
+    if not misfits:
+        return ""
+    cases = " ".join(f"WHEN {sql} THEN {quote_literal(name)}" for name, sql in misfits.items())
+    query = f"SELECT CASE {cases} END AS name FROM {inner} WHERE {cut} AND ({' OR '.join(misfits.values())}) LIMIT 1"
+    message = f"'column ''' || any_value(name) || ''' holds a value that is {_NOT_A_NUMBER} its type'"
+    return (
+        f" WHERE (SELECT CASE WHEN count(*) = 0 THEN true ELSE error({message}) END"
+        f" FROM {_remote(attached, query)})"
+    )
+
+
+def _remote(attached: str, query: str) -> str:
+    return f"postgres_query({quote_literal(attached)}, {quote_literal(query)})"
+
+
+def _is_lossy(kind: str) -> bool:
+    """Whether DuckDB's scanner has no exact type for a type of PostgreSQL."""
+    if kind.startswith("money"):
+        return True
+    if not kind.startswith("numeric"):
+        return False
+    match = _DECIMAL.fullmatch(kind)
+    return match is None or not 0 <= int(match[2] or 0) <= int(match[1]) <= 38
+
+
+def _quoted(table: str) -> str:
+    return ".".join(quote_identifier(part) for part in table.split("."))
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].partition("Error: ")[2] or str(error).splitlines()[0]

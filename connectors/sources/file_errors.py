@@ -1,0 +1,148 @@
+"""Turns DuckDB's long messages about files into one sentence: file, line, column, value, next step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import duckdb
+
+from connectors.errors import (
+    AccessDeniedError,
+    BadDataError,
+    CausewayError,
+    NotFoundError,
+    ThrottledError,
+    UnavailableError,
+)
+
+_LONGEST_VALUE = 100
+_CSV_LINE = re.compile(r"CSV Error on Line: (\d+)")
+_CSV_FILE = re.compile(r"\n\s*file = (.+)")
+_CSV_COUNT = re.compile(r"Expected Number of Columns: (\d+) Found: (\d+)")
+_CSV_COLUMN = re.compile(r"when converting column \"(.*?)\"\.(?: Could not convert string \"(.*?)\" to '(.*?)')?", re.DOTALL)
+_JSON = re.compile(
+    r"(?:Malformed JSON|JSON transform error) in file \"(.*?)\",(?: at byte \d+)? in line (\d+): ([^\n]*)"
+)
+_FILE = re.compile(r"(?:[Ff]ile|s3:)\s*[\"'](.*?)[\"']")
+_STATUS = re.compile(r"\b(?:HTTP|code|status)\D{0,12}(\d{3})\b|\((?:HTTP )?(\d{3})\b")
+_DATA = (
+    duckdb.InvalidInputException, duckdb.ConversionException, duckdb.SerializationException,
+    duckdb.OutOfRangeException,
+)  # fmt: skip
+
+LargestRowGroup = Callable[[], "tuple[str, int] | None"]
+
+
+class FileErrors:
+    """Translates for one source; `largest_row_group` is asked only when memory ran out."""
+
+    def __init__(self, where: str, largest_row_group: LargestRowGroup) -> None:
+        self._where, self._largest_row_group = where, largest_row_group
+
+    def translate(self, error: Exception) -> Exception:
+        """Return the error in the source's terms, or as it is when it is not of the files."""
+        if isinstance(error, CausewayError) or not isinstance(error, duckdb.Error):
+            return error
+        text = str(error)
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return self._too_large() or error
+        if isinstance(error, (duckdb.HTTPException, duckdb.IOException)):
+            return self._unreachable(text) or error
+        if line := _CSV_LINE.search(text):
+            return self._csv(text, line[1])
+        if json := _JSON.search(text):
+            return self._bad(json[1], f"line {json[2]}: {_json_cause(json[3])}", _JSON_NEXT)
+        if "non-record JSON" in text:
+            return self._bad("", "its lines are not JSON objects", _JSON_NEXT)
+        if "sniffing file" in text:
+            return self._bad(_name(text), "it is not CSV as declared", "Check delimiter and encoding.")
+        if "magic bytes" in text or "too small to be a Parquet" in text:
+            return self._bad(
+                _name(text), "it is no whole Parquet file: the footer is missing", _AGAIN
+            )
+        if isinstance(error, _DATA) or type(error) is duckdb.Error:
+            return self._bad(_name(text), _first_sentence(text), _AGAIN)
+        return error
+
+    def _bad(self, file: str, cause: str, next_step: str) -> BadDataError:
+        resource = f"{self._where}: {file}" if file else self._where
+        return BadDataError("files", "read", resource, cause, next_step)
+
+    def _csv(self, text: str, line: str) -> BadDataError:
+        named = _CSV_FILE.search(text)
+        cause, next_step = _csv_cause(text)
+        return self._bad(named[1].strip() if named else "", f"line {line}: {cause}", next_step)
+
+    def _too_large(self) -> Exception | None:
+        found = self._largest_row_group()
+        if found is None:
+            return None
+        file, size = found
+        return self._bad(
+            file,
+            f"memory ran out; its largest row group has {size:,} bytes",
+            "Write the file with smaller row groups, or raise lake.memory_limit above that size.",
+        )
+
+    def _unreachable(self, text: str) -> Exception | None:
+        if "No files found" in text:
+            return NotFoundError("files", "read", self._where, _first_sentence(text))
+        if "Could not establish connection" in text or "Connection" in text:
+            return UnavailableError("s3", "read", self._where, _first_sentence(text))
+        found = _STATUS.search(text)
+        if not found:
+            return None
+        status = int(found[1] or found[2])
+        kinds: dict[int, type[CausewayError]] = {
+            401: AccessDeniedError, 403: AccessDeniedError, 404: NotFoundError, 429: ThrottledError,
+            503: ThrottledError,
+        }  # fmt: skip
+        kind = kinds.get(status, UnavailableError)
+        return kind("s3", "read", self._where, f"HTTP status {status}")
+
+
+_AGAIN = "Deliver the file again, or correct the table's columns in the estate."
+_JSON_NEXT = "Correct the line, or deliver the file again; each line is one whole JSON object."
+
+
+def _csv_cause(text: str) -> tuple[str, str]:
+    if count := _CSV_COUNT.search(text):
+        return f"{count[2]} columns where the header has {count[1]}", "Correct the line."
+    if column := _CSV_COLUMN.search(text):
+        value = f"the value '{_short(column[2])}' is not {column[3]}" if column[2] is not None else "bad value"
+        return (
+            f"column '{column[1]}': {value}",
+            "Correct the line, or declare the column's type in the table's columns.",
+        )
+    if "unicode" in text or "encoded" in text:
+        return "its bytes are not in the declared encoding", "Declare the source's encoding."
+    if "quote" in text.partition("\n\n")[0].lower():
+        return "a quoted value does not end", "Correct the line: '\"' inside a value is doubled."
+    if "Maximum line size" in text:
+        return "the line is too long", "Check that quotes and line ends are right."
+    return _first_sentence(text.partition("\n")[2]), "Correct the line."
+
+
+def _json_cause(text: str) -> str:
+    cause = text.strip().rstrip(".")
+    if "unexpected end of data" in cause:
+        return "the line is torn: unexpected end of data"
+    return _short(cause, 2 * _LONGEST_VALUE)
+
+
+def _name(text: str) -> str:
+    found = _FILE.search(text)
+    return found[1] if found else ""
+
+
+def _first_sentence(text: str) -> str:
+    for line in text.splitlines():
+        words = re.sub(r"^(Error: )?[A-Z][A-Za-z ]*Error: ", "", line.strip())
+        if words and "pending query result" not in words:
+            return _short(words, 3 * _LONGEST_VALUE)
+    return "no reason given"
+
+
+def _short(text: str, longest: int = _LONGEST_VALUE) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
