@@ -1,4 +1,4 @@
-"""DuckDB connections that never reach for the internet, and the extensions that are installed with Causeway."""
+"""DuckDB connections that never reach for the internet, and the extensions installed with Causeway."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 
 
 def extension_file(name: str) -> Path | None:
-    """Return the file of the package `duckdb_extension_<name>` for this DuckDB, without importing the package."""
+    """Return the file of the package `duckdb_extension_<name>` for this DuckDB, without importing it."""
     spec = find_spec(f"duckdb_extension_{name}")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder, "extensions", f"v{duckdb.__version__}", f"{name}.duckdb_extension")

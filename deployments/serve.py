@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,10 +76,10 @@ def create_limits() -> None:
             )
 
 
-async def _serve(estate_path: Path, ready: Path) -> None:
+async def _serve(made: Sequence[RunnerDeployment], ready: Path) -> None:
     # Schedules outlive the runner: a run that was due meanwhile waits for the next one.
     runner = Runner(name="causeway", limit=_RUNS_AT_ONCE, pause_on_shutdown=False)
-    for deployment in deployments(estate_path):
+    for deployment in made:
         await runner.aadd_deployment(deployment)
     ready.write_text(str(os.getpid()), encoding="utf-8")
     await runner.start()
@@ -89,7 +90,8 @@ def main() -> None:
     create_limits()
     ensure_zombie_automation()
     ready = Path(os.environ["CAUSEWAY_HOME"]) / "run" / "flows.ready"
-    asyncio.run(_serve(Path(os.environ["CAUSEWAY_ESTATE"]), ready))
+    made = deployments(Path(os.environ["CAUSEWAY_ESTATE"]))
+    asyncio.run(_serve(made, ready))
 
 
 if __name__ == "__main__":

@@ -99,8 +99,7 @@ class PostgreSQL:
         target = _identifier(table)
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         typed = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # type: ignore[arg-type]
-            for name, kind in columns.items()
+            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in columns.items()
         )
         with self._connected(f"write {table} in") as connection, connection.cursor() as cursor:
             cursor.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(target, typed))

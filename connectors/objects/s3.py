@@ -20,6 +20,7 @@ from urllib3.response import BaseHTTPResponse
 from connectors.estate import ObjectStore
 from connectors.objects import Capabilities, ObjectInfo
 from connectors.objects.s3_errors import s3_errors, translated
+from connectors.objects.s3_probe import probe
 
 _PART_BYTES = 16 * 2**20
 _TIMEOUT = urllib3.Timeout(connect=5, read=60)
@@ -149,8 +150,6 @@ class S3Objects:
 
         `bucket` only names them: theirs begin with its name, so that they fall under the same policies.
         """
-        from connectors.objects.s3_probe import probe
-
         return probe(self, bucket)
 
     def _put_if(self, bucket: str, key: str, data: bytes, condition: dict[str, str]) -> bool:

@@ -105,8 +105,8 @@ def _judge_code(error: S3Error) -> tuple[type[CausewayError], str, str]:
 
 def _judge_status(error: ServerError | InvalidResponseError) -> tuple[type[CausewayError], str, str]:
     """Judge an answer that is not S3's: a proxy's, or another kind of server's."""
-    # The SDK keeps the status of InvalidResponseError in its arguments for pickling only.
-    status = error.status_code if isinstance(error, ServerError) else error.__reduce__()[1][0]
+    # The SDK keeps the status of an InvalidResponseError in a private field only.
+    status: int = error.status_code if isinstance(error, ServerError) else error._code
     text = str(error).lower()
     if status == 507 or any(sign in text for sign in _NO_ROOM):
         return StorageFullError, f"HTTP status {status}: no room", "Free or add storage."

@@ -1,4 +1,4 @@
-"""Finds out what an S3 store really does: some answer 200 to conditions and locks that they do not enforce."""
+"""Finds out what an S3 store really does: some accept conditions and locks that they do not enforce."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from minio.commonconfig import ENABLED, GOVERNANCE, Filter
 from minio.deleteobjects import DeleteObject
@@ -134,7 +134,7 @@ def _copies(store: S3Objects, bucket: str) -> bool:
     rule = Rule(
         status=ENABLED, rule_filter=Filter(prefix=""), rule_id="probe", priority=1,
         destination=Destination(f"arn:aws:s3:::{bucket}"),
-        delete_marker_replication=DeleteMarkerReplication(),
+        delete_marker_replication=DeleteMarkerReplication(),  # type: ignore[no-untyped-call]
     )  # fmt: skip
     try:
         store.client.set_bucket_replication(bucket, ReplicationConfig("", [rule]))
@@ -164,7 +164,7 @@ def _write(store: S3Objects, bucket: str, data: bytes) -> str | None:
 def _content(store: S3Objects, bucket: str, version: str | None = None) -> bytes:
     response = store.client.get_object(bucket, _KEY, version_id=version)
     try:
-        return cast(bytes, response.read())
+        return response.read()
     finally:
         response.close()
         response.release_conn()

@@ -17,7 +17,7 @@ _HEADER_BYTES = 256 * 2**10
 def require_same_header(
     files: Sequence[tuple[str, Callable[[], BinaryIO]]], encoding: str, delimiter: str, where: str
 ) -> list[str]:
-    """Return the names of the first file's header; raises BadDataError unless all files have the same names."""
+    """Return the names of the first file's header; raises BadDataError unless all have the same names."""
     first: list[str] = []
     for url, opened in files:
         with opened() as file:

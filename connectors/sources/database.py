@@ -57,8 +57,8 @@ class DatabaseTable:
     """Reads in one snapshot of the database, in parallel where a whole table is read.
 
     A slice is cut by PostgreSQL, which can use an index. A `numeric` that DuckDB could only hold as DOUBLE is
-    refused unless its type is declared; NaN, which it would read as 0, and decimals that a declared type would
-    round, stop the read.
+    refused unless its type is declared; NaN, which it would read as 0, and decimals that a declared type
+    would round, stop the read.
     """
 
     def __init__(
@@ -67,11 +67,13 @@ class DatabaseTable:
         name: str,
         declared: DatabaseSource,
         types: Mapping[str, str],
-        folder: Path,
+        folder: Path,  # noqa: ARG002 - all sources are made alike
     ) -> None:
         self._declared, self._types = declared, types
         self._database: Database = database(estate.database(declared.site, declared.database))
-        self._where = f"source '{name}' ({declared.table or 'query'} of {declared.database} at {declared.site})"
+        self._where = (
+            f"source '{name}' ({declared.table or 'query'} of {declared.database} at {declared.site})"
+        )
 
     def describe(self) -> str:
         """Say where the rows come from."""
@@ -89,7 +91,7 @@ class DatabaseTable:
 
     @contextmanager
     def scan(self, connection: duckdb.DuckDBPyConnection, part: Slice) -> Iterator[str]:
-        """Give the SELECT; the database is detached afterwards, or with the connection if a transaction is open."""
+        """Give the SELECT; end a transaction that used it first, or the database stays attached."""
         columns = self._columns()
         load_extension(connection, "postgres_scanner")
         secret, attached = unique_name("secret"), unique_name("database")
@@ -109,22 +111,11 @@ class DatabaseTable:
         if isinstance(error, CausewayError) or not isinstance(error, duckdb.Error):
             return error
         text = _sentence(error)
-        if _NOT_A_NUMBER in text:
-            return self._bad(text, "Correct the row, or declare the column as DOUBLE or VARCHAR.")
-        if "array" in text and "dimensions" in text:
-            return self._bad(text, "Make the arrays alike, or cast them in a query source.")
-        if any(sign in text.lower() for sign in _LOST):
-            return UnavailableError("postgresql", "read", self._where, text, "Run the load again.")
-        if "Failed to prepare query" in text:
-            cause = text.rpartition("ERROR:")[2].strip()
-            return FixableError("postgresql", "read", self._where, cause, "Correct the slice or the query.")
-        if "Postgres" in text or "postgres" in text:
-            known = judge_text(text)
-            kind, next_step = known if known else (FixableError, "Check the source in the estate.")
-            return kind("postgresql", "read", self._where, text, next_step)
-        if isinstance(error, duckdb.ConversionException):
-            return self._bad(text, "Correct the row, or the table's columns in the estate.")
-        return error
+        judged = _judged(text, is_conversion=isinstance(error, duckdb.ConversionException))
+        if judged is None:
+            return error
+        kind, cause, next_step = judged
+        return kind("postgresql", "read", self._where, cause, next_step)
 
     def _bad(self, cause: str, next_step: str) -> BadDataError:
         return BadDataError("postgresql", "read", self._where, cause, next_step)
@@ -153,7 +144,9 @@ class DatabaseTable:
 
     def _select(self, attached: str, columns: list[_Column], part: Slice) -> str:
         table = self._declared.table
-        inner = _quoted(table) if table else f"(\n{str(self._declared.query).strip().rstrip(';')}\n) AS source"
+        inner = (
+            _quoted(table) if table else f"(\n{str(self._declared.query).strip().rstrip(';')}\n) AS source"
+        )
         kinds = {column.name: column.kind for column in columns}
         cut = slice_condition(part, kinds, cast="CAST({} AS {})", where=self._where)
         if table and cut == "true" and not any(column.remote for column in columns):
@@ -167,9 +160,7 @@ class DatabaseTable:
         )
 
 
-def _attach(
-    connection: duckdb.DuckDBPyConnection, address: Address, secret: str, attached: str
-) -> None:
+def _attach(connection: duckdb.DuckDBPyConnection, address: Address, secret: str, attached: str) -> None:
     fields = {
         "HOST": address.host, "PORT": str(address.port), "DATABASE": address.database,
         "USER": address.username, "PASSWORD": address.password,
@@ -190,7 +181,8 @@ def _guard(attached: str, columns: list[_Column], inner: str, cut: str) -> str:
     if not misfits:
         return ""
     cases = " ".join(f"WHEN {sql} THEN {quote_literal(name)}" for name, sql in misfits.items())
-    query = f"SELECT CASE {cases} END AS name FROM {inner} WHERE {cut} AND ({' OR '.join(misfits.values())}) LIMIT 1"
+    any_of_them = " OR ".join(misfits.values())
+    query = f"SELECT CASE {cases} END AS name FROM {inner} WHERE {cut} AND ({any_of_them}) LIMIT 1"
     message = f"'column ''' || any_value(name) || ''' holds a value that is {_NOT_A_NUMBER} its type'"
     return (
         f" WHERE (SELECT CASE WHEN count(*) = 0 THEN true ELSE error({message}) END"
@@ -200,6 +192,26 @@ def _guard(attached: str, columns: list[_Column], inner: str, cut: str) -> str:
 
 def _remote(attached: str, query: str) -> str:
     return f"postgres_query({quote_literal(attached)}, {quote_literal(query)})"
+
+
+def _judged(text: str, *, is_conversion: bool) -> tuple[type[CausewayError], str, str] | None:
+    """Return what DuckDB's message says of the source, or None when it is not about the source."""
+    lowered = text.lower()
+    judged: tuple[type[CausewayError], str] | None = None
+    if _NOT_A_NUMBER in text:
+        judged = BadDataError, "Correct the row, or declare the column as DOUBLE or VARCHAR."
+    elif "array" in text and "dimensions" in text:
+        judged = BadDataError, "Make the arrays alike, or cast them in a query source."
+    elif any(sign in lowered for sign in _LOST):
+        judged = UnavailableError, "Run the load again."
+    elif "Failed to prepare query" in text:
+        text = text.rpartition("ERROR:")[2].strip()
+        judged = FixableError, "Correct the slice or the query."
+    elif "postgres" in lowered:
+        judged = judge_text(text) or (FixableError, "Check the source in the estate.")
+    elif is_conversion:
+        judged = BadDataError, "Correct the row, or the table's columns in the estate."
+    return (judged[0], text, judged[1]) if judged else None
 
 
 def _is_lossy(kind: str) -> bool:

@@ -42,7 +42,13 @@ def media_type(path: str, start: bytes = b"") -> str:
 class FolderDocuments:
     """Files of this machine; paths are relative to the pattern's fixed folder."""
 
-    def __init__(self, estate: Estate, name: str, declared: DocumentsSource, folder: Path) -> None:
+    def __init__(
+        self,
+        estate: Estate,  # noqa: ARG002 - all sources are made alike
+        name: str,
+        declared: DocumentsSource,
+        folder: Path,
+    ) -> None:
         self._name, self._folder, self._pattern = name, folder, declared.path
         whole = str(folder.resolve() / declared.path)
         self._root = Path(fixed_prefix(whole).rpartition("/")[0] or "/")
@@ -91,10 +97,15 @@ class FolderDocuments:
 class BucketDocuments:
     """Objects of a bucket; paths are keys."""
 
-    def __init__(self, estate: Estate, name: str, declared: DocumentsSource, folder: Path) -> None:
-        assert declared.site and declared.bucket
-        self._bucket, self._pattern = declared.bucket, declared.path
-        self._objects: Objects = objects(estate.objects(declared.site))
+    def __init__(
+        self,
+        estate: Estate,
+        name: str,
+        declared: DocumentsSource,
+        folder: Path,  # noqa: ARG002 - all sources are made alike
+    ) -> None:
+        self._bucket, self._pattern = declared.bucket or "", declared.path
+        self._objects: Objects = objects(estate.objects(declared.site or ""))
         self._where = f"source '{name}' (s3://{declared.bucket}/{declared.path} at {declared.site})"
 
     def describe(self) -> str:

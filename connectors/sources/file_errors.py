@@ -20,7 +20,9 @@ _LONGEST_VALUE = 100
 _CSV_LINE = re.compile(r"CSV Error on Line: (\d+)")
 _CSV_FILE = re.compile(r"\n\s*file = (.+)")
 _CSV_COUNT = re.compile(r"Expected Number of Columns: (\d+) Found: (\d+)")
-_CSV_COLUMN = re.compile(r"when converting column \"(.*?)\"\.(?: Could not convert string \"(.*?)\" to '(.*?)')?", re.DOTALL)
+_CSV_COLUMN = re.compile(
+    r"when converting column \"(.*?)\"\.(?: Could not convert string \"(.*?)\" to '(.*?)')?", re.DOTALL
+)
 _JSON = re.compile(
     r"(?:Malformed JSON|JSON transform error) in file \"(.*?)\",(?: at byte \d+)? in line (\d+): ([^\n]*)"
 )
@@ -30,6 +32,16 @@ _DATA = (
     duckdb.InvalidInputException, duckdb.ConversionException, duckdb.SerializationException,
     duckdb.OutOfRangeException,
 )  # fmt: skip
+
+_AGAIN = "Deliver the file again, or correct the table's columns in the estate."
+_JSON_NEXT = "Correct the line, or deliver the file again; each line is one whole JSON object."
+_NO_FOOTER = "it is no whole Parquet file: the footer is missing"
+_KNOWN = [
+    ("non-record JSON", "its lines are not JSON objects", _JSON_NEXT),
+    ("sniffing file", "it is not CSV as declared", "Check the source's delimiter and encoding."),
+    ("magic bytes", _NO_FOOTER, _AGAIN),
+    ("too small to be a Parquet", _NO_FOOTER, _AGAIN),
+]
 
 LargestRowGroup = Callable[[], "tuple[str, int] | None"]
 
@@ -49,21 +61,18 @@ class FileErrors:
             return self._too_large() or error
         if isinstance(error, (duckdb.HTTPException, duckdb.IOException)):
             return self._unreachable(text) or error
+        is_data = isinstance(error, _DATA) or type(error) is duckdb.Error
+        return self._unreadable(text, is_data=is_data) or error
+
+    def _unreadable(self, text: str, *, is_data: bool) -> BadDataError | None:
         if line := _CSV_LINE.search(text):
             return self._csv(text, line[1])
         if json := _JSON.search(text):
             return self._bad(json[1], f"line {json[2]}: {_json_cause(json[3])}", _JSON_NEXT)
-        if "non-record JSON" in text:
-            return self._bad("", "its lines are not JSON objects", _JSON_NEXT)
-        if "sniffing file" in text:
-            return self._bad(_name(text), "it is not CSV as declared", "Check delimiter and encoding.")
-        if "magic bytes" in text or "too small to be a Parquet" in text:
-            return self._bad(
-                _name(text), "it is no whole Parquet file: the footer is missing", _AGAIN
-            )
-        if isinstance(error, _DATA) or type(error) is duckdb.Error:
-            return self._bad(_name(text), _first_sentence(text), _AGAIN)
-        return error
+        for sign, cause, next_step in _KNOWN:
+            if sign in text:
+                return self._bad(_name(text), cause, next_step)
+        return self._bad(_name(text), _first_sentence(text), _AGAIN) if is_data else None
 
     def _bad(self, file: str, cause: str, next_step: str) -> BadDataError:
         resource = f"{self._where}: {file}" if file else self._where
@@ -102,15 +111,13 @@ class FileErrors:
         return kind("s3", "read", self._where, f"HTTP status {status}")
 
 
-_AGAIN = "Deliver the file again, or correct the table's columns in the estate."
-_JSON_NEXT = "Correct the line, or deliver the file again; each line is one whole JSON object."
-
-
 def _csv_cause(text: str) -> tuple[str, str]:
     if count := _CSV_COUNT.search(text):
         return f"{count[2]} columns where the header has {count[1]}", "Correct the line."
     if column := _CSV_COLUMN.search(text):
-        value = f"the value '{_short(column[2])}' is not {column[3]}" if column[2] is not None else "bad value"
+        value = (
+            f"the value '{_short(column[2])}' is not {column[3]}" if column[2] is not None else "bad value"
+        )
         return (
             f"column '{column[1]}': {value}",
             "Correct the line, or declare the column's type in the table's columns.",

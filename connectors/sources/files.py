@@ -78,7 +78,7 @@ class _Files:
         raise NotImplementedError
 
     @contextmanager
-    def _access(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    def _access(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:  # noqa: ARG002
         """Let the connection read the files while the context is open."""
         yield
 
@@ -113,9 +113,7 @@ class _Files:
             )  # fmt: skip
         return _ENCODINGS[name]
 
-    def _select(
-        self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File], part: Slice
-    ) -> str:
+    def _select(self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File], part: Slice) -> str:
         reader = self._reader(connection, files)
         kinds = _described(connection, reader)
         require_columns(list(self._types), list(kinds), self._where)
@@ -157,9 +155,7 @@ class _Files:
         every = _described(connection, f"read_json({listed}, {options}, sample_size = -1)")
         return f"read_json({listed}, {options}, columns = {_struct({**every, **self._types})})"
 
-    def _require_same_schema(
-        self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File]
-    ) -> None:
+    def _require_same_schema(self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File]) -> None:
         found = connection.execute(
             "SELECT file_name, list(name ORDER BY name) AS names "
             f"FROM parquet_schema({_listed(files)}) WHERE num_children IS NULL GROUP BY file_name"
@@ -203,7 +199,12 @@ class LocalFiles(_Files):
     """Files of the machine that runs the flow."""
 
     def __init__(
-        self, estate: Estate, name: str, declared: FilesSource, types: Mapping[str, str], folder: Path
+        self,
+        estate: Estate,  # noqa: ARG002 - all sources are made alike
+        name: str,
+        declared: FilesSource,
+        types: Mapping[str, str],
+        folder: Path,
     ) -> None:
         super().__init__(declared, types, f"source '{name}' ({declared.path})")
         self._folder, self._pattern = folder, str(declared.path)
@@ -222,7 +223,7 @@ class ObjectFiles(_Files):
         name: str,
         declared: ObjectsSource,
         types: Mapping[str, str],
-        folder: Path,
+        folder: Path,  # noqa: ARG002 - all sources are made alike
     ) -> None:
         where = f"source '{name}' (s3://{declared.bucket}/{declared.path} at {declared.site})"
         super().__init__(declared, types, where)

@@ -31,7 +31,12 @@ class HttpPages:
     """
 
     def __init__(
-        self, estate: Estate, name: str, declared: HttpSource, types: Mapping[str, str], folder: Path
+        self,
+        estate: Estate,  # noqa: ARG002 - all sources are made alike
+        name: str,
+        declared: HttpSource,
+        types: Mapping[str, str],
+        folder: Path,  # noqa: ARG002
     ) -> None:
         self._declared, self._types = declared, types
         self._where = f"source '{name}' ({declared.url})"
@@ -87,7 +92,10 @@ class HttpPages:
             if items or number == 1:
                 yield items
             offset += len(items)
-            url = self._following(page, items, number, offset, url, where)
+            if declared.pagination == "next":
+                url = self._linked(page, url, where)
+            else:
+                url = self._counted(number, offset) if items else None
 
     def _address(self, position: int | str | None) -> httpx.URL:
         declared = self._declared
@@ -97,15 +105,12 @@ class HttpPages:
         by_position = declared.pagination in ("page", "offset") or isinstance(position, str)
         return url.copy_set_param(declared.page_parameter, position) if by_position else url
 
-    def _following(
-        self, page: Any, items: list[Any], number: int, offset: int, url: httpx.URL, where: str
-    ) -> httpx.URL | None:
-        declared = self._declared
-        if declared.pagination == "next":
-            return self._linked(page, url, where)
-        if declared.pagination == "none" or not items:
+    def _counted(self, pages: int, rows: int) -> httpx.URL | None:
+        """Return the address of the page after so many pages and rows."""
+        if self._declared.pagination == "none":
             return None
-        return self._address(declared.first_page + number if declared.pagination == "page" else offset)
+        by_page = self._declared.pagination == "page"
+        return self._address(self._declared.first_page + pages if by_page else rows)
 
     def _linked(self, page: Any, url: httpx.URL, where: str) -> httpx.URL | None:
         """Return the address that a page's link or token leads to, never one at another origin."""

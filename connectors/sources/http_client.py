@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -80,7 +80,7 @@ class HttpClient:
             ) from error  # fmt: skip
 
 
-class _Refused(Exception):
+class _RefusalError(Exception):
     """Carries how long the server asks to wait, for the error that it causes."""
 
     def __init__(self, status: int, retry_after: float | None) -> None:
@@ -90,7 +90,7 @@ class _Refused(Exception):
 
 def _refuse(response: httpx.Response, where: str) -> NoReturn:
     status = response.status_code
-    refused = _Refused(status, _retry_after(response))
+    refused = _RefusalError(status, _retry_after(response))
     kinds: dict[int, tuple[type[CausewayError], str]] = {
         401: (AccessDeniedError, "Check the source's token in the estate."),
         403: (AccessDeniedError, "Check what the source's token may read."),
@@ -111,13 +111,14 @@ def _retry_after(response: httpx.Response) -> float | None:
     if text.isdigit():
         return float(text)
     try:
-        return (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        wait: timedelta = parsedate_to_datetime(text) - datetime.now(UTC)
+        return wait.total_seconds()
     except (TypeError, ValueError):
         return None
 
 
 def _delay(tries: int, asked: float | None) -> float:
-    backoff = _FIRST_DELAY_SECONDS * 2**tries * random.uniform(0.5, 1.0)
+    backoff = _FIRST_DELAY_SECONDS * float(2**tries) * random.uniform(0.5, 1.0)  # noqa: S311
     return min(max(asked or 0.0, backoff), _LONGEST_DELAY_SECONDS)
 
 

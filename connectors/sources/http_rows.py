@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -52,16 +53,17 @@ class RowTyper:
         """Free the memory."""
         self._caster.close()
 
-    def batches(self, items: Sequence[Any], page: int) -> list[pa.RecordBatch]:
+    def batches(self, items: Sequence[Any], page: int) -> Sequence[pa.RecordBatch]:
         """Return the rows of one page; raises BadDataError with page, row, column and value."""
         rows = [self._checked(item, page, number) for number, item in enumerate(items, 1)]
         for number, row in enumerate(rows, 1):
             self._require_fit(row, page, number)
         texts = self._texts(rows)
         try:
-            return self._cast(texts).cast(self.schema).to_batches()
+            batches: list[pa.RecordBatch] = self._cast(texts).to_batches()
         except (duckdb.ConversionException, duckdb.InvalidInputException) as error:
             raise self._misfit(texts, page) from error
+        return batches
 
     def _checked(self, item: Any, page: int, number: int) -> dict[str, Any]:
         if not isinstance(item, dict):
@@ -75,7 +77,9 @@ class RowTyper:
             kind = self.kinds[name]
             if value is None or self._fits(name, kind, value):
                 continue
-            raise self._bad(page, number, f"column '{name}': the value {_shown(value)} is not {kind}", _DECLARE)
+            raise self._bad(
+                page, number, f"column '{name}': the value {_shown(value)} is not {kind}", _DECLARE
+            )
 
     def _fits(self, name: str, kind: str, value: Any) -> bool:
         if name not in self._declared:
@@ -103,7 +107,10 @@ class RowTyper:
         })  # fmt: skip
 
     def _cast(self, texts: pa.Table) -> pa.Table:
-        columns = ", ".join(f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}" for name, kind in self.kinds.items())
+        columns = ", ".join(
+            f"CAST({quote_identifier(name)} AS {kind}) AS {quote_identifier(name)}"
+            for name, kind in self.kinds.items()
+        )
         with _registered(self._caster, texts):
             return self._caster.execute(f"SELECT {columns} FROM texts").to_arrow_table()
 
@@ -111,8 +118,9 @@ class RowTyper:
         for name, kind in self.kinds.items():
             with _registered(self._caster, texts):
                 found = self._caster.execute(
-                    f"SELECT number, value FROM (SELECT row_number() OVER () AS number, {_quoted(name)} AS value "
-                    f"FROM texts) WHERE value IS NOT NULL AND TRY_CAST(value AS {kind}) IS NULL LIMIT 1"
+                    f"SELECT number, value FROM (SELECT row_number() OVER () AS number, "
+                    f"{quote_identifier(name)} AS value FROM texts) "
+                    f"WHERE value IS NOT NULL AND TRY_CAST(value AS {kind}) IS NULL LIMIT 1"
                 ).fetchone()
             if found:
                 cause = f"column '{name}': the value {_shown(found[1])} is not {kind}"
@@ -123,17 +131,14 @@ class RowTyper:
         return BadDataError("http", "read", f"{self._where}, page {page}, row {row}", cause, next_step)
 
 
-class _registered:
-    """Shows a table to a connection under the name `texts` inside the context."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: pa.Table) -> None:
-        self._connection, self._table = connection, table
-
-    def __enter__(self) -> None:
-        self._connection.register("texts", self._table)
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.unregister("texts")
+@contextmanager
+def _registered(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> Iterator[None]:
+    """Show a table to a connection under the name `texts` inside the context."""
+    connection.register("texts", table)
+    try:
+        yield
+    finally:
+        connection.unregister("texts")
 
 
 def _text(value: Any) -> str | None:
@@ -142,10 +147,6 @@ def _text(value: Any) -> str | None:
     if isinstance(value, (bool, dict, list)):
         return json.dumps(value, ensure_ascii=False, default=float)
     return str(value)
-
-
-def _quoted(name: str) -> str:
-    return quote_identifier(name)
 
 
 def _shown(value: Any) -> str:

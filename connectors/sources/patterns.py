@@ -36,6 +36,6 @@ def matching_files(folder: Path, pattern: str) -> Iterator[Path]:
     for parent, folders, names in os.walk(start.rpartition("/")[0] or "/"):
         folders.sort()
         for name in sorted(names):
-            path = os.path.join(parent, name)
-            if wanted.fullmatch(path) and os.path.isfile(path):
-                yield Path(path)
+            path = Path(parent, name)
+            if wanted.fullmatch(str(path)) and path.is_file():
+                yield path

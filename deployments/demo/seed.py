@@ -39,8 +39,9 @@ def seed(estate: Estate, home: Path) -> None:
     _flights(estate, data)
     _weather(objects(estate.objects("cloud")), data)
     _planes(home / "data" / "partner-api", data)
-    _reference_files(home / "reference", data)
-    _documents(objects(estate.objects("cloud")), home / "pictures")
+    files = home / "data" / "files"
+    _reference_files(files / "reference", data)
+    _documents(objects(estate.objects("cloud")), files / "pictures")
 
 
 def _package_data() -> Path:
@@ -144,7 +145,7 @@ def _plane_value(name: str, text: str) -> str | int | None:
 
 
 def _reference_files(folder: Path, data: Path) -> None:
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("airports.csv", "airlines.csv"):
         shutil.copyfile(data / name, folder / name)
 
@@ -153,6 +154,6 @@ def _documents(store: Objects, pictures: Path) -> None:
     store.ensure_bucket("documents")
     for number, title in enumerate(("De-icing", "Delays", "Diversions"), start=1):
         store.put("documents", f"manual/{number:02d}-{title.lower()}.pdf", manual(title), media_type="application/pdf")
-    pictures.mkdir(mode=0o700, exist_ok=True)
+    pictures.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number, colour in enumerate(((31, 119, 180), (255, 127, 14), (44, 160, 44)), start=1):
         (pictures / f"tail-{number}.png").write_bytes(picture(colour))

@@ -28,7 +28,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "cloud-objects": tuple(f"CLOUD_OBJECTS{part}_PORT" for part in OBJECTS),
     "idc-database": ("IDC_DATABASE_PORT",),
     "prefect": ("PREFECT_PORT",),
-    "partner": ("PARTNER_API_PORT",),
+    "partner-api": ("PARTNER_API_PORT",),
 }
 
 

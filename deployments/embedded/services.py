@@ -18,7 +18,7 @@ from deployments.embedded.home import Home, write_private
 from deployments.embedded.ports import GROUPS
 from deployments.embedded.probes import Probe, http_ok, pid_written, postgres_answers
 
-NAMES = ("prefect", "idc-objects", "cloud-objects", "idc-database", "flows")
+NAMES = ("prefect", "idc-objects", "cloud-objects", "idc-database", "partner-api", "flows")
 """In the order of starting: the slowest first, and each after those that it needs."""
 
 SITES: Mapping[str, str | None] = {
@@ -26,6 +26,7 @@ SITES: Mapping[str, str | None] = {
     "idc-objects": "idc",
     "cloud-objects": "cloud",
     "idc-database": "idc",
+    "partner-api": None,
     "flows": None,
 }
 NEEDS: Mapping[str, frozenset[str]] = {"flows": frozenset(NAMES) - {"flows"}}
@@ -88,6 +89,7 @@ def describe(home: Home, ports: Mapping[str, int], secrets: Mapping[str, str]) -
         _objects(home, "idc-objects", ports, secrets),
         _objects(home, "cloud-objects", ports, secrets),
         _database(home, ports, secrets),
+        _partner(home, ports),
         _flows(home, ports),
     )
     return {service.name: service for service in every}
@@ -201,6 +203,20 @@ def _prefect(home: Home, ports: Mapping[str, int]) -> Service:
         prepare=lambda: data.mkdir(mode=0o700, exist_ok=True),
         start_seconds=120.0,
     )  # fmt: skip
+
+
+def _partner(home: Home, ports: Mapping[str, int]) -> Service:
+    name, port = "partner-api", ports["PARTNER_API_PORT"]
+    data, url = home.data(name), f"http://127.0.0.1:{port}"
+    return Service(
+        name=name,
+        command=(sys.executable, "-m", "deployments.embedded.partner_api", str(data), str(port)),
+        environment=_bare(home, name),
+        url=url,
+        probe=lambda pid: http_ok(f"{url}/health"),
+        inputs={"PARTNER_API_PORT": str(port)},
+        prepare=lambda: data.mkdir(mode=0o700, exist_ok=True),
+    )
 
 
 def _flows(home: Home, ports: Mapping[str, int]) -> Service:
