@@ -103,9 +103,7 @@ def _explain(detail: ErrorDetails) -> Problem:
     if kind == "union_tag_invalid":
         choices = _quoted(str(detail["ctx"]["expected_tags"]))
         tag = detail["ctx"]["tag"]
-        return Problem(
-            (*path, "kind"), f"is not one of the choices{_nearest(tag, choices)}", tag, tuple(choices)
-        )
+        return Problem((*path, "kind"), f"is not one of the choices{_nearest(tag, choices)}", tag, tuple(choices))
     if kind == "union_tag_not_found":
         return Problem((*path, "kind"), "is required", _UNSEEN)
     if kind == "value_error" and isinstance(value, dict):

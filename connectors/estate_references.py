@@ -56,10 +56,7 @@ def _find(data: Any, pattern: str) -> Iterator[tuple[KeyPath, Any]]:
     found: list[tuple[KeyPath, Any]] = [((), data)]
     for part in pattern.split("."):
         found = [
-            ((*path, key), below)
-            for path, value in found
-            for key, below in _children(value)
-            if part in ("*", key)
+            ((*path, key), below) for path, value in found for key, below in _children(value) if part in ("*", key)
         ]
     yield from found
 
@@ -109,9 +106,7 @@ def _held_classes(data: dict[str, Any]) -> Iterator[Problem]:
         yield from _too_sensitive(data, (*path, "data_class"), table, str(lake_site), "internal")
 
 
-def _too_sensitive(
-    data: dict[str, Any], path: KeyPath, noun: Any, site: str, default: str
-) -> Iterator[Problem]:
+def _too_sensitive(data: dict[str, Any], path: KeyPath, noun: Any, site: str, default: str) -> Iterator[Problem]:
     wanted = _get(noun, "data_class") or default
     held = _get(data, "sites", site, "holds")
     if wanted in _ORDER and held in _ORDER and _ORDER.index(wanted) > _ORDER.index(held):

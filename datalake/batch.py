@@ -113,9 +113,7 @@ def sweep(lake: Lake, table: str, *, older_than: timedelta) -> int:
     bucket, prefix = lake.estate.lake.bucket, _key(lake, f"{_FOLDER}/{table}/")
     before = datetime.now(UTC) - older_than
     store.abort_uploads(bucket, prefix, before=before)
-    old = {
-        info.key: f"s3://{bucket}/{info.key}" for info in store.list(bucket, prefix) if info.modified < before
-    }
+    old = {info.key: f"s3://{bucket}/{info.key}" for info in store.list(bucket, prefix) if info.modified < before}
     kept = _referred(lake, table) if old else set()
     doomed = [key for key, url in old.items() if url not in kept]
     for key in doomed:

@@ -69,9 +69,7 @@ class Judge:
         if self._process.returncode != 0:
             last = (errors.strip().splitlines() or ["no message"])[-1]
             raise _failure(table, f"exit code {self._process.returncode}: {last}")
-        return [
-            Verdict(count, bool(success)) for count, success in zip(counts, json.loads(answer), strict=True)
-        ]
+        return [Verdict(count, bool(success)) for count, success in zip(counts, json.loads(answer), strict=True)]
 
 
 def _summon() -> subprocess.Popen[str]:
@@ -89,16 +87,16 @@ _SEVERITIES = {"warn": "warning", "quarantine": "critical"}
 
 
 def _failure(table: str, cause: str) -> FixableError:
-    return FixableError(
-        "great-expectations", "judge", table, cause, "Nothing was committed; run the load again."
-    )
+    return FixableError("great-expectations", "judge", table, cause, "Nothing was committed; run the load again.")
 
 
 def judge_counts(suite: str, counts: Sequence[dict[str, Any]]) -> list[bool]:
     """Let Great Expectations validate a frame of one row, a column an expectation; return its successes."""
     import great_expectations as gx
     import pandas as pd
-    from great_expectations.expectations.core import ExpectColumnValuesToBeBetween
+    from great_expectations.expectations.core.expect_column_values_to_be_between import (
+        ExpectColumnValuesToBeBetween,
+    )
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
@@ -116,11 +114,7 @@ def judge_counts(suite: str, counts: Sequence[dict[str, Any]]) -> list[bool]:
         .add_batch_definition_whole_dataframe("counts")
     )
     result = whole.get_batch({"dataframe": frame}).validate(made)
-    found = {
-        one.expectation_config.kwargs["column"]: one.success
-        for one in result.results
-        if one.expectation_config
-    }
+    found = {one.expectation_config.kwargs["column"]: one.success for one in result.results if one.expectation_config}
     return [bool(found[one["name"]]) for one in counts]
 
 

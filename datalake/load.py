@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+import duckdb
 
 from connectors.duck import quote_identifier, quote_literal
 from connectors.errors import ConflictError
@@ -48,8 +51,8 @@ def commit(
 ) -> Committed | AlreadyLoaded:
     """Make the batch and its evidence visible, once for its key: in one transaction or not at all.
 
-    The first piece of evidence is the load's own. Safe to repeat after a kill at any moment. Raises SchemaError when the batch doesn't fit the table,
-    ConflictError when others came first 12 times in a row.
+    The first piece of evidence is the load's own. Safe to repeat after a kill at any moment. Raises SchemaError
+    when the batch doesn't fit the table, ConflictError when others came first 12 times in a row.
     """
 
     record = evidence[0]
@@ -104,12 +107,8 @@ def _attempt(lake: Lake, key: str, transaction: Callable[[], None], message: str
 
 
 def _rollback(lake: Lake) -> None:
-    import duckdb
-
-    try:
+    with suppress(duckdb.TransactionException):  # a COMMIT that failed has ended the transaction already
         lake.connection.execute("ROLLBACK")
-    except duckdb.TransactionException:
-        pass  # a COMMIT that failed has ended the transaction already
 
 
 @dataclass(frozen=True)
@@ -186,17 +185,14 @@ class _Write:
     def _adopt(self) -> None:
         """Make the batch's files the table's own; nothing is read or written again."""
         for file in self.batch.files:
-            self._execute(
-                f"CALL ducklake_add_data_files('{ALIAS}', {quote_literal(self.name)}, {quote_literal(file)})"
-            )
+            self._execute(f"CALL ducklake_add_data_files('{ALIAS}', {quote_literal(self.name)}, {quote_literal(file)})")
 
     def _insert(self) -> None:
         self._execute(f"INSERT INTO {self.target} BY NAME SELECT * FROM {self.batch.relation}")
 
     def _merge(self) -> None:
         same = " AND ".join(
-            f"held.{quote_identifier(column)} = found.{quote_identifier(column)}"
-            for column in self.declared.key
+            f"held.{quote_identifier(column)} = found.{quote_identifier(column)}" for column in self.declared.key
         )
         self._execute(
             f"MERGE INTO {self.target} AS held USING {self.batch.relation} AS found ON ({same}) "

@@ -23,15 +23,13 @@ def quarantine(
     `rows` are (JSON, reasons). The load's key stays free, so that the mended batch can be loaded under it.
     """
     now, url = datetime.now(UTC), " ".join(batch.files)
-    kept = [
-        QuarantineRecord(batch.load_id, batch.table, reasons, row, url, now) for row, reasons in rows
-    ] or [QuarantineRecord(batch.load_id, batch.table, record.reason or "", "{}", url, now)]
+    kept = [QuarantineRecord(batch.load_id, batch.table, reasons, row, url, now) for row, reasons in rows] or [
+        QuarantineRecord(batch.load_id, batch.table, record.reason or "", "{}", url, now)
+    ]
 
     def transaction() -> None:
         write(lake, [record])
         write(lake, quality)
         write(lake, kept)
 
-    return once(
-        lake, f"quarantine:{batch.load_id}", transaction, f"{batch.table}: {batch.load_id} quarantined"
-    )
+    return once(lake, f"quarantine:{batch.load_id}", transaction, f"{batch.table}: {batch.load_id} quarantined")

@@ -45,9 +45,7 @@ def query(
     """
     with (
         TemporaryDirectory(prefix="causeway-query-") as spill,
-        open_lake(
-            estate, version=version, at=at, memory_limit=memory_limit, temp_directory=Path(spill)
-        ) as lake,
+        open_lake(estate, version=version, at=at, memory_limit=memory_limit, temp_directory=Path(spill)) as lake,
     ):
         _require_reading(lake.connection, sql)
         # Inside a transaction the snapshot that is read stays the same, whatever is committed meanwhile.

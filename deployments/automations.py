@@ -21,7 +21,7 @@ def zombie_automation() -> AutomationCore:
     """Return what ends a run whose process and runner were both killed; it would be Running for ever."""
     return AutomationCore(
         name=ZOMBIES,
-        description="A run that has sent heartbeats and then none for 10 minutes is marked Crashed; it is not run again.",
+        description="A run that sent heartbeats and then none for 10 minutes is marked Crashed, not run again.",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             after={_HEARTBEAT},

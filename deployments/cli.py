@@ -12,7 +12,6 @@ from pathlib import Path
 from connectors.errors import CausewayError, EstateError
 
 # Every command imports what it needs by itself: `causeway status` must not wait for Prefect's import.
-# ruff: noqa: PLC0415
 
 _HOME = ".causeway"
 _Handler = Callable[[argparse.Namespace], int]
@@ -72,7 +71,7 @@ def _embedded_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     status.add_argument("--json", action="store_true", help="print JSON")
     down = _command(commands, "down", _down, "stop the embedded estate; its data stays")
     down.add_argument("--delete-data", action="store_true", help="delete all its data too")
-    _command(commands, "env", _env, "print shell variables: eval \"$(causeway env)\"")
+    _command(commands, "env", _env, 'print shell variables: eval "$(causeway env)"')
 
 
 def _lake_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,9 +89,7 @@ def _lake_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     backfill.add_argument("--dry-run", action="store_true", help="only show what would be done")
     sql = _command(commands, "sql", _sql, "answer a SELECT over lake.<table> and ops.<table>")
     sql.add_argument("query", help="the SELECT, or - to read it from standard input")
-    sql.add_argument(
-        "--format", choices=("table", "csv", "json", "parquet"), default="table", help="of the answer"
-    )
+    sql.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table", help="of the answer")
     sql.add_argument("--output", type=Path, help="file to write; needed for parquet")
     sql.add_argument("--max-rows", type=int, default=100, help="rows of a table that are shown (100)")
     pinned = sql.add_mutually_exclusive_group()
@@ -206,9 +203,7 @@ def _backfill(asked: argparse.Namespace) -> int:
     _use_embedded_server(asked)
     from flows.ingest import backfill
 
-    reports = backfill(
-        _estate_path(asked), asked.table, asked.start, asked.end, asked.window, dry_run=asked.dry_run
-    )
+    reports = backfill(_estate_path(asked), asked.table, asked.start, asked.end, asked.window, dry_run=asked.dry_run)
     for report in reports:
         _say(f"{report.table}: {report.status}, {report.rows:,} rows, key {report.load_key}")
     return 0

@@ -78,8 +78,8 @@ def _dumps(value: object) -> str:
 
 
 def _table(reader: pa.RecordBatchReader, output: Path | None, max_rows: int) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     rows: list[dict[str, Any]] = []
     more = False

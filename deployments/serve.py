@@ -51,9 +51,7 @@ def deployments(estate_path: Path) -> list[RunnerDeployment]:
 def _deployment(
     flow: Any, estate: Estate, parameters: dict[str, Any], schedules: list[Schedule] | None = None
 ) -> RunnerDeployment:
-    made = flow.to_deployment(
-        name=estate.name, parameters=parameters, schedules=schedules, tags=["causeway"]
-    )
+    made = flow.to_deployment(name=estate.name, parameters=parameters, schedules=schedules, tags=["causeway"])
     return cast(RunnerDeployment, made)
 
 
@@ -71,9 +69,7 @@ def create_limits() -> None:
         try:
             client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
-            client.create_global_concurrency_limit(
-                GlobalConcurrencyLimitCreate(name=LIMIT, limit=_LOADS_AT_ONCE)
-            )
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=_LOADS_AT_ONCE))
 
 
 async def _serve(made: Sequence[RunnerDeployment], ready: Path) -> None:

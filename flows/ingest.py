@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, materialize
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
+from prefect.states import Failed
 from pydantic import Field
 
 from connectors.errors import CausewayError, QuarantinedError
@@ -23,7 +24,7 @@ from datalake.evidence import LoadRecord, QualityRecord
 from datalake.judge import Judge
 from datalake.load import AlreadyLoaded, Committed
 from datalake.session import lake_root, open_lake
-from tasks.ingest.plan import Accept, LoadPlan, Refuse, decide, plan_load, windows
+from tasks.ingest.plan import LoadPlan, Refuse, decide, plan_load, windows
 from tasks.ingest.steps import (
     ACTS,
     Checked,
@@ -42,9 +43,7 @@ LIMIT = "causeway-ingest"
 
 EstatePath = Annotated[str, Field(description="Path of the estate file on the machine that runs the flow.")]
 TableName = Annotated[str, Field(description="A table of the estate.")]
-DryRun = Annotated[
-    bool, Field(description="Stop after the plan and show what would be done, to what, at what cost.")
-]
+DryRun = Annotated[bool, Field(description="Stop after the plan and show what would be done, to what, at what cost.")]
 LoadKey = Annotated[
     str | None,
     Field(description="A name for this load: under one name a batch is committed at most once."),
@@ -91,7 +90,12 @@ def ingest(
     plan = plan_load(declared, table, start, end, load_key, str(flow_run.id))
     if dry_run:
         return _show_plan(declared, estate, plan)
-    return _load(declared, estate, plan)
+    try:
+        return _load(declared, estate, plan)
+    except QuarantinedError as error:
+        # Returned, not raised: the run has failed with a name of its own and without a stack trace, which
+        # would tell nothing. The caller gets the error raised all the same.
+        return Failed(name="Quarantined", message=str(error), data=error)  # type: ignore[return-value]
 
 
 @flow(name="backfill", flow_run_name="backfill {table} {start}..{end}", persist_result=False)
@@ -114,8 +118,7 @@ def backfill(
     declared = load_estate(estate)
     length = parse_duration(window) if window else None
     plans = [
-        plan_load(declared, table, first, last, None, str(flow_run.id))
-        for first, last in windows(start, end, length)
+        plan_load(declared, table, first, last, None, str(flow_run.id)) for first, last in windows(start, end, length)
     ]
     if dry_run:
         return [_show_plan(declared, estate, plan) for plan in plans]
@@ -124,7 +127,7 @@ def backfill(
 
 def _load(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:
     """Run one load and show it; raises QuarantinedError when the batch was set aside."""
-    record = _new_record(estate, path, plan)
+    record = _new_record(plan)
     started = monotonic()
     try:
         with concurrency(LIMIT, strict=False), Judge() as judge:
@@ -161,7 +164,7 @@ def _decided(
             if not one.success and one.count.expectation.level == "quarantine"
         ]
         quarantine_batch(path, plan, staged.batch, record, quality, failed)
-        _show_load(estate, plan, record, None, decision.reasons)
+        _show_load(plan, record, None, decision.reasons)
         raise QuarantinedError(
             "lake", "load", plan.table, record.reason or "",
             "The batch is set aside, nothing of it is visible: causeway sql \"select reasons, row_data from "
@@ -170,7 +173,7 @@ def _decided(
     outcome = _commit(estate, path, plan, staged, record, quality)
     if isinstance(outcome, AlreadyLoaded):
         return _already(plan, outcome)
-    _show_load(estate, plan, record, outcome.version, decision.warnings)
+    _show_load(plan, record, outcome.version, decision.warnings)
     return IngestReport(
         table=plan.table,
         status="committed",
@@ -208,7 +211,7 @@ def _commit(
     return step(path, plan, staged.batch, record, quality)
 
 
-def _new_record(estate: Estate, path: str, plan: LoadPlan) -> LoadRecord:
+def _new_record(plan: LoadPlan) -> LoadRecord:
     now = datetime.now(UTC)
     return LoadRecord(
         load_id=new_load_id(),
@@ -304,9 +307,7 @@ def _slice_words(plan: LoadPlan) -> str:
     return f"{part.start or '…'} ≤ {part.cursor} < {part.end or '…'}" if part.cursor else "all rows"
 
 
-def _show_load(
-    estate: Estate, plan: LoadPlan, record: LoadRecord, version: int | None, remarks: tuple[str, ...]
-) -> None:
+def _show_load(plan: LoadPlan, record: LoadRecord, version: int | None, remarks: tuple[str, ...]) -> None:
     speed = record.rows / record.stage_seconds if record.stage_seconds else 0.0
     lines = [
         f"### {plan.target}: {record.status}",
@@ -317,16 +318,15 @@ def _show_load(
         f"| size | {record.bytes / 1e6:,.1f} MB in {record.files} files |",
         f"| from | {plan.source} ({_slice_words(plan)}) |",
         f"| mode | {plan.mode} |",
-        f"| speed | {speed:,.0f} rows/s; staged in {record.stage_seconds:.1f} s, checked in {record.check_seconds:.1f} s |",
+        f"| speed | {speed:,.0f} rows/s |",
+        f"| time | staged in {record.stage_seconds:.1f} s, checked in {record.check_seconds:.1f} s |",
         f"| snapshot | {version if version is not None else 'none: nothing became visible'} |",
         f"| load | `{record.load_id}` |",
         f"| key | `{record.load_key}` |",
     ]
     if remarks:
         lines += ["", *(f"- {remark}" for remark in remarks)]
-    create_markdown_artifact(
-        "\n".join(lines), key=f"load-{_slug(plan.target)}", description=f"Load of {plan.target}"
-    )
+    create_markdown_artifact("\n".join(lines), key=f"load-{_slug(plan.target)}", description=f"Load of {plan.target}")
 
 
 def _show_quality(plan: LoadPlan, quality: list[QualityRecord]) -> None:

@@ -21,13 +21,9 @@ _PLAIN = (str, int, float, bool, type(None))
 def query(
     estate: EstatePath,
     sql: Annotated[str, Field(description="One SELECT over lake.<table> and ops.<table>.")],
-    version: Annotated[
-        int | None, Field(description="Snapshot to read; empty for the newest.", ge=0)
-    ] = None,
+    version: Annotated[int | None, Field(description="Snapshot to read; empty for the newest.", ge=0)] = None,
     rows: Annotated[int, Field(description="How many rows to show.", ge=1, le=10_000)] = 100,
-    dry_run: Annotated[
-        bool, Field(description="Show how the query would be run, and read nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Field(description="Show how the query would be run, and read nothing.")] = False,
 ) -> list[dict[str, Any]]:
     """Answer a SELECT over the lake from one snapshot; it reads only."""
     asked = f"EXPLAIN {sql}" if dry_run else sql

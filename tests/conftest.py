@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,9 +21,7 @@ for _name in ("CAUSEWAY_HOME", "CAUSEWAY_ESTATE", "PREFECT_API_URL"):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests whose servers are not on this machine, with the reason; never where skips are forbidden."""
     missing = [
-        name
-        for name, found in (("SeaweedFS", weed_binary()), ("PostgreSQL", postgres_binaries()))
-        if found is None
+        name for name, found in (("SeaweedFS", weed_binary()), ("PostgreSQL", postgres_binaries())) if found is None
     ]
     if missing and not os.environ.get("CAUSEWAY_NO_SKIPS"):
         reason = f"not installed: {', '.join(missing)} (make install-test)"
@@ -33,13 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:  # type: ignore[misc]
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where skips are forbidden, a skipped test has failed."""
-    report: pytest.TestReport = yield  # type: ignore[assignment,misc]
+    report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CAUSEWAY_NO_SKIPS"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped where no test may skip: {report.longrepr}"
-    return report  # type: ignore[return-value]
+    return report
 
 
 @pytest.fixture(scope="session")

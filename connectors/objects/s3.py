@@ -139,9 +139,7 @@ class S3Objects:
             for upload in self._uploads(bucket, prefix):
                 begun = upload.initiated_time
                 if begun is not None and begun < before:
-                    self.client._abort_multipart_upload(
-                        bucket, str(upload.object_name), str(upload.upload_id)
-                    )
+                    self.client._abort_multipart_upload(bucket, str(upload.object_name), str(upload.upload_id))
                     aborted += 1
         return aborted
 

@@ -67,13 +67,11 @@ class DatabaseTable:
         name: str,
         declared: DatabaseSource,
         types: Mapping[str, str],
-        folder: Path,  # noqa: ARG002 - all sources are made alike
+        folder: Path,
     ) -> None:
         self._declared, self._types = declared, types
         self._database: Database = database(estate.database(declared.site, declared.database))
-        self._where = (
-            f"source '{name}' ({declared.table or 'query'} of {declared.database} at {declared.site})"
-        )
+        self._where = f"source '{name}' ({declared.table or 'query'} of {declared.database} at {declared.site})"
 
     def describe(self) -> str:
         """Say where the rows come from."""
@@ -97,7 +95,7 @@ class DatabaseTable:
         secret, attached = unique_name("secret"), unique_name("database")
         try:
             _attach(connection, self._database.address(), secret, attached)
-            yield self._select(attached, columns, part)
+            yield _without_enums(connection, self._select(attached, columns, part))
         except duckdb.Error as error:
             raise self.translate(error) from error
         finally:
@@ -144,9 +142,7 @@ class DatabaseTable:
 
     def _select(self, attached: str, columns: list[_Column], part: Slice) -> str:
         table = self._declared.table
-        inner = (
-            _quoted(table) if table else f"(\n{str(self._declared.query).strip().rstrip(';')}\n) AS source"
-        )
+        inner = _quoted(table) if table else f"(\n{str(self._declared.query).strip().rstrip(';')}\n) AS source"
         kinds = {column.name: column.kind for column in columns}
         cut = slice_condition(part, kinds, cast="CAST({} AS {})", where=self._where)
         if table and cut == "true" and not any(column.remote for column in columns):
@@ -170,9 +166,16 @@ def _attach(connection: duckdb.DuckDBPyConnection, address: Address, secret: str
     options = f"connect_timeout=10 application_name=causeway sslmode={address.sslmode}"
     if address.ca_file:
         options += " sslrootcert='" + str(address.ca_file).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    connection.execute(
-        f"ATTACH {quote_literal(options)} AS {attached} (TYPE postgres, SECRET {secret}, READ_ONLY)"
-    )
+    connection.execute(f"ATTACH {quote_literal(options)} AS {attached} (TYPE postgres, SECRET {secret}, READ_ONLY)")
+
+
+def _without_enums(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    """Return the query with enums as text: a lake has no enums, and those of two loads may differ."""
+    kinds = connection.execute(f"DESCRIBE {query}").fetchall()
+    enums = [quote_identifier(name) for name, kind, *_ in kinds if kind.startswith("ENUM")]
+    if not enums:
+        return query
+    return f"SELECT * REPLACE ({', '.join(f'{name}::VARCHAR AS {name}' for name in enums)}) FROM ({query})"
 
 
 def _guard(attached: str, columns: list[_Column], inner: str, cut: str) -> str:
@@ -184,10 +187,7 @@ def _guard(attached: str, columns: list[_Column], inner: str, cut: str) -> str:
     any_of_them = " OR ".join(misfits.values())
     query = f"SELECT CASE {cases} END AS name FROM {inner} WHERE {cut} AND ({any_of_them}) LIMIT 1"
     message = f"'column ''' || any_value(name) || ''' holds a value that is {_NOT_A_NUMBER} its type'"
-    return (
-        f" WHERE (SELECT CASE WHEN count(*) = 0 THEN true ELSE error({message}) END"
-        f" FROM {_remote(attached, query)})"
-    )
+    return f" WHERE (SELECT CASE WHEN count(*) = 0 THEN true ELSE error({message}) END FROM {_remote(attached, query)})"
 
 
 def _remote(attached: str, query: str) -> str:

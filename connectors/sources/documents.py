@@ -44,7 +44,7 @@ class FolderDocuments:
 
     def __init__(
         self,
-        estate: Estate,  # noqa: ARG002 - all sources are made alike
+        estate: Estate,
         name: str,
         declared: DocumentsSource,
         folder: Path,
@@ -102,7 +102,7 @@ class BucketDocuments:
         estate: Estate,
         name: str,
         declared: DocumentsSource,
-        folder: Path,  # noqa: ARG002 - all sources are made alike
+        folder: Path,
     ) -> None:
         self._bucket, self._pattern = declared.bucket or "", declared.path
         self._objects: Objects = objects(estate.objects(declared.site or ""))

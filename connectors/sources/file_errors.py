@@ -115,9 +115,7 @@ def _csv_cause(text: str) -> tuple[str, str]:
     if count := _CSV_COUNT.search(text):
         return f"{count[2]} columns where the header has {count[1]}", "Correct the line."
     if column := _CSV_COLUMN.search(text):
-        value = (
-            f"the value '{_short(column[2])}' is not {column[3]}" if column[2] is not None else "bad value"
-        )
+        value = f"the value '{_short(column[2])}' is not {column[3]}" if column[2] is not None else "bad value"
         return (
             f"column '{column[1]}': {value}",
             "Correct the line, or declare the column's type in the table's columns.",

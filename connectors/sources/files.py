@@ -78,7 +78,7 @@ class _Files:
         raise NotImplementedError
 
     @contextmanager
-    def _access(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:  # noqa: ARG002
+    def _access(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         """Let the connection read the files while the context is open."""
         yield
 
@@ -200,7 +200,7 @@ class LocalFiles(_Files):
 
     def __init__(
         self,
-        estate: Estate,  # noqa: ARG002 - all sources are made alike
+        estate: Estate,
         name: str,
         declared: FilesSource,
         types: Mapping[str, str],
@@ -223,7 +223,7 @@ class ObjectFiles(_Files):
         name: str,
         declared: ObjectsSource,
         types: Mapping[str, str],
-        folder: Path,  # noqa: ARG002 - all sources are made alike
+        folder: Path,
     ) -> None:
         where = f"source '{name}' (s3://{declared.bucket}/{declared.path} at {declared.site})"
         super().__init__(declared, types, where)

@@ -32,11 +32,11 @@ class HttpPages:
 
     def __init__(
         self,
-        estate: Estate,  # noqa: ARG002 - all sources are made alike
+        estate: Estate,
         name: str,
         declared: HttpSource,
         types: Mapping[str, str],
-        folder: Path,  # noqa: ARG002
+        folder: Path,
     ) -> None:
         self._declared, self._types = declared, types
         self._where = f"source '{name}' ({declared.url})"

@@ -43,9 +43,7 @@ class RowTyper:
             for name in [*names, *(name for name in declared if name not in names)]
         }
         if not self.kinds:
-            raise BadDataError(
-                "http", "read", f"{where}, page 1", "it has no rows, so no columns are known", _DECLARE
-            )
+            raise BadDataError("http", "read", f"{where}, page 1", "it has no rows, so no columns are known", _DECLARE)
         self._caster = connect(threads=1)
         self.schema = self._cast(self._texts([])).schema
 
@@ -77,9 +75,7 @@ class RowTyper:
             kind = self.kinds[name]
             if value is None or self._fits(name, kind, value):
                 continue
-            raise self._bad(
-                page, number, f"column '{name}': the value {_shown(value)} is not {kind}", _DECLARE
-            )
+            raise self._bad(page, number, f"column '{name}': the value {_shown(value)} is not {kind}", _DECLARE)
 
     def _fits(self, name: str, kind: str, value: Any) -> bool:
         if name not in self._declared:
@@ -108,8 +104,7 @@ class RowTyper:
 
     def _cast(self, texts: pa.Table) -> pa.Table:
         columns = ", ".join(
-            f"CAST({quote_identifier(name)} AS {kind}) AS {quote_identifier(name)}"
-            for name, kind in self.kinds.items()
+            f"CAST({quote_identifier(name)} AS {kind}) AS {quote_identifier(name)}" for name, kind in self.kinds.items()
         )
         with _registered(self._caster, texts):
             return self._caster.execute(f"SELECT {columns} FROM texts").to_arrow_table()

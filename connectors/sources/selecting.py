@@ -36,9 +36,7 @@ def slice_condition(part: Slice, kinds: Mapping[str, str], *, cast: str, where: 
     name, kind = quote_identifier(part.cursor), kinds[part.cursor]
     bounds = [(">=", part.start), ("<", part.end)]
     return " AND ".join(
-        f"{name} {sign} {cast.format(quote_literal(bound), kind)}"
-        for sign, bound in bounds
-        if bound is not None
+        f"{name} {sign} {cast.format(quote_literal(bound), kind)}" for sign, bound in bounds if bound is not None
     )
 
 

@@ -20,7 +20,6 @@ from deployments.cli import variables
 from deployments.demo.seed import FLIGHTS, bad_readings, put_live, seed
 
 # Prefect is imported when its server is known; what needs it is imported then.
-# ruff: noqa: PLC0415
 
 _TABLES = ("flights", "weather", "planes", "airports", "weather_live", "manuals", "pictures")
 _OLD_PLANES = """

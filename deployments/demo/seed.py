@@ -153,7 +153,12 @@ def _reference_files(folder: Path, data: Path) -> None:
 def _documents(store: Objects, pictures: Path) -> None:
     store.ensure_bucket("documents")
     for number, title in enumerate(("De-icing", "Delays", "Diversions"), start=1):
-        store.put("documents", f"manual/{number:02d}-{title.lower()}.pdf", manual(title), media_type="application/pdf")
+        store.put(
+            "documents",
+            f"manual/{number:02d}-{title.lower()}.pdf",
+            manual(title),
+            media_type="application/pdf",
+        )
     pictures.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number, colour in enumerate(((31, 119, 180), (255, 127, 14), (44, 160, 44)), start=1):
         (pictures / f"tail-{number}.png").write_bytes(picture(colour))

@@ -21,9 +21,7 @@ class Home:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser().resolve()
-        self.ports_file, self.secrets_file, self.estate_file, self.env_file = (
-            self.path / name for name in _FILES
-        )
+        self.ports_file, self.secrets_file, self.estate_file, self.env_file = (self.path / name for name in _FILES)
 
     def __repr__(self) -> str:
         return f"Home({str(self.path)!r})"

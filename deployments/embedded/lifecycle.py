@@ -158,9 +158,7 @@ def _start_all(home: Home, services: Mapping[str, Service], progress: Progress) 
             raise
 
 
-def _report(
-    futures: Mapping[str, Future[float]], services: Mapping[str, Service], progress: Progress
-) -> None:
+def _report(futures: Mapping[str, Future[float]], services: Mapping[str, Service], progress: Progress) -> None:
     names = {future: name for name, future in futures.items()}
     failures = []
     for future in as_completed(futures.values()):

@@ -60,9 +60,7 @@ class Partner(BaseHTTPRequestHandler):
 
 
 def _paging(query: dict[str, list[str]]) -> tuple[int, int]:
-    page, size = (
-        int(query.get(name, [default])[0]) for name, default in (("page", "1"), ("size", "100"))
-    )
+    page, size = (int(query.get(name, [default])[0]) for name, default in (("page", "1"), ("size", "100")))
     if page < 1 or not 1 <= size <= _LARGEST_PAGE:
         raise ValueError(f"page starts at 1 and size is 1 to {_LARGEST_PAGE}")
     return page, size

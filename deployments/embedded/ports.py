@@ -87,9 +87,7 @@ def _free_block(size: int, taken: set[int]) -> range:
         block = range(first, first + size)
         if taken.isdisjoint(block) and not any(map(_obstacle, block)):
             return block
-    raise FixableError(
-        "embedded estate", "choose", f"{size} free ports", f"none between {_LOWEST} and {_HIGHEST}"
-    )
+    raise FixableError("embedded estate", "choose", f"{size} free ports", f"none between {_LOWEST} and {_HIGHEST}")
 
 
 def _obstacle(port: int) -> str | None:

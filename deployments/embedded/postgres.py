@@ -151,9 +151,7 @@ def _run(program: str, *arguments: str, text: str = "") -> None:
     )  # fmt: skip
     if done.returncode:
         output = "\n".join(done.stdout.strip().splitlines()[-20:])
-        raise ServiceError(
-            "embedded estate", program, "idc-database", f"exit code {done.returncode}:\n{output}"
-        )
+        raise ServiceError("embedded estate", program, "idc-database", f"exit code {done.returncode}:\n{output}")
 
 
 def _sync(folder: Path) -> None:

@@ -35,7 +35,7 @@ def postgres_answers(port: int, database: str, password: str) -> Probe:
     """Probe for a query answered to the role that has the database's name."""
 
     def probe(seconds: float) -> str | None:
-        import psycopg  # noqa: PLC0415 - a tenth of a second that other commands need not spend
+        import psycopg
 
         try:
             with psycopg.connect(

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from connectors.errors import BadDataError, PolicyError
 from connectors.estate import DocumentsSource, Estate
@@ -142,4 +143,4 @@ def windows(start: str, end: str, length: timedelta | None) -> list[tuple[str, s
     while cuts[-1] + length < last:
         cuts.append(cuts[-1] + length)
     bounds = [start, *(cut.isoformat() for cut in cuts[1:]), end]
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(pairwise(bounds))

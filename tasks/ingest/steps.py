@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -95,9 +94,7 @@ def source_of(estate: Estate, name: str, folder: Path, lake: Lake | None = None)
     found = estate.source(table.source)
     if isinstance(found, DocumentsSource):
         assert lake is not None
-        return document_rows.DocumentRows(
-            lake, table.source, documents(estate, table.source, folder), dict(found.tags)
-        )
+        return document_rows.DocumentRows(lake, table.source, documents(estate, table.source, folder), dict(found.tags))
     return source(estate, table.source, table.columns, folder)
 
 
@@ -171,9 +168,7 @@ def record_failure(estate_path: str, record: LoadRecord) -> None:
         write(lake, [record])
 
 
-def quality_records(
-    plan: LoadPlan, load_id: str, rows: int, verdicts: Sequence[Verdict]
-) -> list[QualityRecord]:
+def quality_records(plan: LoadPlan, load_id: str, rows: int, verdicts: Sequence[Verdict]) -> list[QualityRecord]:
     """Return a row of evidence for each verdict."""
     now = datetime.now(UTC)
     return [

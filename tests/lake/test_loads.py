@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_replace_puts_the_batch_in_the_place_of_everything(estate_file: Path) ->
 
 
 def test_replace_of_a_slice_leaves_the_rows_outside_it(estate_file: Path) -> None:
-    fields = {"mode": "replace", "cursor": "id"}
+    fields: dict[str, Any] = {"mode": "replace", "cursor": "id"}
     with writing(load_estate(estate_file)) as lake:
         load(lake, "t", "SELECT range AS id, 'old' AS v FROM range(10)", "k1", **fields)
         load(lake, "t", "SELECT 5::BIGINT AS id, 'new' AS v", "k2", Slice("id", "3", "8"), **fields)
@@ -48,7 +49,7 @@ def test_replace_of_a_slice_leaves_the_rows_outside_it(estate_file: Path) -> Non
 
 @pytest.mark.parametrize("partition_by", [[], ["bucket(4, id)"]])
 def test_merge_updates_by_key_and_adds_what_is_new(estate_file: Path, partition_by: list[str]) -> None:
-    fields = {"mode": "merge", "key": ["id"], "partition_by": partition_by}
+    fields: dict[str, Any] = {"mode": "merge", "key": ["id"], "partition_by": partition_by}
     with writing(load_estate(estate_file)) as lake:
         load(lake, "t", "SELECT range AS id, 'a' AS v FROM range(10)", "k1", **fields)
         load(lake, "t", "SELECT range + 8 AS id, 'b' AS v FROM range(4)", "k2", **fields)
@@ -88,9 +89,7 @@ def test_a_new_column_and_a_wider_type_change_the_table_and_keep_its_rows(estate
         ("SELECT 'one' AS id, 'x' AS v", "changes from BIGINT to VARCHAR"),
     ],
 )
-def test_a_narrower_or_lost_column_is_refused_with_both_schemas(
-    estate_file: Path, select: str, word: str
-) -> None:
+def test_a_narrower_or_lost_column_is_refused_with_both_schemas(estate_file: Path, select: str, word: str) -> None:
     with writing(load_estate(estate_file)) as lake:
         load(lake, "t", "SELECT 1::BIGINT AS id, 'x' AS v", "k1")
         with pytest.raises(SchemaError) as caught:
@@ -159,9 +158,7 @@ def test_a_commit_that_fails_leaves_nothing_and_its_key_free(estate_file: Path) 
         assert isinstance(load(lake, "t", "SELECT 2 AS id", "k2"), Committed)
 
 
-def test_a_wrong_password_is_named_without_being_shown(
-    estate_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_password_is_named_without_being_shown(estate_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with writing(load_estate(estate_file)):
         pass
     monkeypatch.setenv("DB_PASSWORD", "wrong-pass-word")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import dask
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.servers
 @pytest.fixture
 def filled(estate_file: Path) -> Path:
     """A lake with a table of two files, of which two rows were deleted by a merge."""
-    fields = {"mode": "merge", "key": ["id"], "partition_by": ["part"]}
+    fields: dict[str, Any] = {"mode": "merge", "key": ["id"], "partition_by": ["part"]}
     select = "SELECT range AS id, (range % 2)::INTEGER AS part, (range / 4)::DECIMAL(9, 2) AS n FROM range(100)"
     with writing(load_estate(estate_file)) as lake:
         load(lake, "t", select, "k1", **fields)
@@ -130,5 +131,5 @@ def test_a_dask_frame_stays_at_its_snapshot(filled: Path) -> None:
 def test_a_dask_frame_of_nothing_says_what_there_is(filled: Path) -> None:
     with pytest.raises(NotFoundError, match="There are: t"):
         dask_frame("tt", filled)
-    with pytest.raises(SchemaError, match="idd.*id, part, n"):
+    with pytest.raises(SchemaError, match=r"idd.*id, part, n"):
         dask_frame("t", filled, columns=["idd"])
