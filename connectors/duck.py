@@ -64,6 +64,15 @@ def extension_file(name: str) -> Path | None:
     return None
 
 
+def in_transaction(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a transaction is open: a statement that fails in it, such as DETACH, would undo all of it."""
+    try:
+        first, second = (connection.execute("SELECT txid_current()").fetchone() for _ in range(2))
+    except duckdb.TransactionException:  # open, and failed already
+        return True
+    return first == second
+
+
 def quote_identifier(name: str) -> str:
     """Return a name as SQL, whatever it contains."""
     return '"' + name.replace('"', '""') + '"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,6 +36,12 @@ def _secret(value: object, info: ValidationInfo) -> SecretRef:
     return SecretRef.parse(value, (info.context or {}).get("folder"))
 
 
+def _without_password(value: object) -> object:
+    if isinstance(value, str) and re.search(r"://[^\s/]*:\S*@", value):
+        raise ValueError("holds a password; name it apart, as a reference of the form secret:NAME")
+    return value
+
+
 Secret = Annotated[
     SecretRef,
     BeforeValidator(_secret),
@@ -43,9 +51,23 @@ Secret = Annotated[
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=63)]
 Column = Annotated[str, Field(min_length=1, max_length=255)]
 SqlName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
-Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^\s@]*@?[^\s@]+$")]
+Url = Annotated[
+    str,
+    Field(pattern=r"^[a-z][a-z0-9+.-]*://([^\s:/@]+@)?[^\s@]+$"),
+    BeforeValidator(_without_password),
+]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Cron = Annotated[str, Field(pattern=r"^\S+( \S+){4}$", examples=["0 2 * * *"])]
+
+
+_SECRET_HEADER = re.compile(r"(?i)authorization|cookie|token|secret|password|key$")
+
+
+def _plain_headers(headers: dict[str, str]) -> dict[str, str]:
+    secret = [name for name in headers if _SECRET_HEADER.search(name)]
+    if secret:
+        raise ValueError(f"{', '.join(secret)} would hold a secret; give token: secret:NAME instead")
+    return headers
 
 
 class DataClass(StrEnum):
@@ -387,7 +409,7 @@ class HttpSource(Noun):
     """Number of the first page."""
     next_path: str = "next"
     """Key path of the next URL or token."""
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], AfterValidator(_plain_headers)] = {}
     """Headers to send; no secrets."""
     token: Secret | None = None
     """Reference to a bearer token."""
@@ -564,8 +586,8 @@ class LakeSettings(Noun):
     """The catalog's database."""
     memory_limit: Size = Field(default="192 MiB", validate_default=True)
     """Memory that DuckDB may use for a load."""
-    keep_staged: Duration = Field(default="7d", validate_default=True)
-    """How long batches that were set aside are kept."""
+    keep_quarantined: Duration = Field(default="30d", validate_default=True)
+    """How long the files of batches that were set aside are kept; their rows in ops.quarantine stay."""
 
 
 class Estate(Noun):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from connectors.estate_references import Problem, dangling_references
 
 KeyPath = tuple[str | int, ...]
 _SECRET_KEYS = {"access_key", "secret_key", "password", "token"}
+_SCALARS = {"bool", "int", "float", "str"}
 _UNSEEN = object()
 
 
@@ -50,7 +52,7 @@ def read_estate(path: Path) -> Estate:
     try:
         estate = Estate.model_validate(document.data, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        problems.extend(_explain(detail) for detail in error.errors(include_url=False))
+        problems.extend(_together(_explain(detail) for detail in error.errors(include_url=False)))
     if problems or estate is None:
         raise EstateError("estate", "read", str(path), _listed(path, document.lines, problems))
     return estate
@@ -58,15 +60,17 @@ def read_estate(path: Path) -> Estate:
 
 def parse_document(text: str, path: Path) -> Document:
     """Parse YAML (safe types only); raises EstateError with the line where the syntax breaks."""
+    lines: dict[KeyPath, int] = {}
+    problems: list[Problem] = []
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        if root is not None:
+            _walk(root, (), lines, problems)
     except yaml.YAMLError as error:
         raise EstateError("estate", "read", str(path), f"not valid YAML: {error}") from error
-    lines: dict[KeyPath, int] = {}
-    problems: list[Problem] = []
-    if root is not None:
-        _walk(root, (), lines, problems)
+    except RecursionError:
+        raise EstateError("estate", "read", str(path), "nested too deeply, or an alias holds itself") from None
     return Document(data, lines, tuple(problems))
 
 
@@ -85,10 +89,17 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], problems: l
             _walk(value, (*path, index), lines, problems)
 
 
+def _together(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Join what pydantic says of each member of a union into one problem of the key."""
+    for _, alike in groupby(problems, key=lambda problem: problem.path):
+        first, *others = alike
+        yield replace(first, message=" or ".join(dict.fromkeys([first.message, *(one.message for one in others)])))
+
+
 def _explain(detail: ErrorDetails) -> Problem:
     path, owner = _locate(detail["loc"])
     kind, value = detail["type"], detail["input"]
-    if path and path[-1] in _SECRET_KEYS:
+    if _SECRET_KEYS.intersection(path) or _holds_mappings(value):
         value = _UNSEEN
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     choices: Sequence[str] = ()
@@ -106,9 +117,14 @@ def _explain(detail: ErrorDetails) -> Problem:
         return Problem((*path, "kind"), f"is not one of the choices{_nearest(tag, choices)}", tag, tuple(choices))
     if kind == "union_tag_not_found":
         return Problem((*path, "kind"), "is required", _UNSEEN)
-    if kind == "value_error" and isinstance(value, dict):
-        value = _UNSEEN
     return Problem(path, message, value)
+
+
+def _holds_mappings(value: object) -> bool:
+    """Whether a value is more than its own key speaks of, and so may hold somebody's secret."""
+    if isinstance(value, list):
+        return any(isinstance(one, list | dict) for one in value)
+    return isinstance(value, dict)
 
 
 def _quoted(text: str) -> list[str]:
@@ -131,6 +147,8 @@ def _locate(loc: Sequence[str | int]) -> tuple[KeyPath, type[BaseModel] | None]:
         if len(models) > 1 and tagged:
             here = list(tagged)
             continue
+        if part == "[key]" or (len(here) > 1 and not models and part in _SCALARS):
+            continue
         owner = models[0] if models else None
         path.append(part)
         here = [kind for one in here for kind in _below(one, part)]
@@ -149,7 +167,7 @@ def _below(annotation: Any, part: str | int) -> Iterator[Any]:
         if field:
             yield from _members(field.annotation)
         return
-    arguments = typing.get_args(annotation)
+    arguments = [one for one in typing.get_args(annotation) if one is not Ellipsis]
     if arguments:
         yield from _members(arguments[-1])
 
@@ -181,7 +199,8 @@ def _line(lines: dict[KeyPath, int], path: KeyPath) -> int:
 
 def _describe(problem: Problem) -> str:
     keys = ".".join(str(part) for part in problem.path) or "the file"
-    text = f"{keys}: {problem.message}"
+    # In backticks, since `token: must be …` without them would be taken for a token and redacted.
+    text = f"`{keys}`: {problem.message}"
     if problem.value is not _UNSEEN and problem.value is not None:
         shown = repr(problem.value)
         text += f"; the value is {shown if len(shown) <= 80 else shown[:77] + '...'}"

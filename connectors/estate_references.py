@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,22 +85,30 @@ def _get(data: Any, *keys: str) -> Any:
     return data
 
 
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _databases(data: dict[str, Any]) -> Iterator[Problem]:
     """A database that is named must be one of its site's."""
-    uses = [((*path, "database"), value) for path, value in _find(data, "sources.*")]
-    uses.append((("lake", "catalog", "database"), _get(data, "lake", "catalog")))
-    for path, use in uses:
-        name, site = _get(use, "database"), _get(use, "site")
+    uses = [((*path, "database"), use, _get(use, "site")) for path, use in _find(data, "sources.*")]
+    catalog = _get(data, "lake", "catalog")
+    uses.append((("lake", "catalog", "database"), catalog, _get(catalog, "site")))
+    for path, tier in _find(data, "applications.*.tiers.*"):
+        uses += [((*path, "database"), tier, site) for site in _list(_get(tier, "sites"))]
+    for path, use, site in uses:
+        name = _get(use, "database")
         choices = _names(_get(data, "sites", str(site), "databases"))
-        if isinstance(name, str) and site in _names(data.get("sites")) and name not in choices:
+        if isinstance(name, str) and str(site) in _names(data.get("sites")) and name not in choices:
             yield Problem(path, f"names no database of site {site}", name, tuple(sorted(choices)))
 
 
 def _held_classes(data: dict[str, Any]) -> Iterator[Problem]:
     """A site must be allowed to hold what is put there."""
     for path, tier in _find(data, "applications.*.tiers.*"):
-        for site in _get(tier, "sites") or []:
-            yield from _too_sensitive(data, (*path, "data_class"), tier, str(site), "internal")
+        recovery = _get(data, "applications", str(path[1]), "recovery", "site")
+        for site in dict.fromkeys(str(one) for one in [*_list(_get(tier, "sites")), recovery]):
+            yield from _too_sensitive(data, (*path, "data_class"), tier, site, "internal")
     lake_site = _get(data, "lake", "site")
     for path, table in _find(data, "tables.*"):
         yield from _too_sensitive(data, (*path, "data_class"), table, str(lake_site), "internal")
@@ -120,7 +128,7 @@ def _dependency_circles(data: dict[str, Any]) -> Iterator[Problem]:
     for name in _names(applications):
         seen, ahead = set(), [name]
         while ahead:
-            for other in _get(applications, ahead.pop(), "depends_on") or []:
+            for other in _list(_get(applications, ahead.pop(), "depends_on")):
                 if other == name:
                     yield Problem(("applications", name, "depends_on"), "depends on itself", name)
                     ahead.clear()

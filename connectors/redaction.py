@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 _KEYWORD = re.compile(
-    r"(?i)\b(password|passwd|pwd|secret|secret_key|secret_access_key|token|authorization)"
-    r"(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;)&]+)"
+    # Also as the end of a longer name (PGPASSWORD, aws_secret_access_key) and in quotes (JSON, reprs).
+    r"(?i)(password|passwd|pwd|secret|secret_key|access_key|token|api_?key|authorization)"
+    r"([\"']?\s*[=:]\s*)((?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;)&]+))"
 )
-_USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]*://[^\s:/@]*):([^\s@/]+)@")
+# To the last @, since people forget to escape one in a password; a number before a path is a port.
+_USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]*://[^\s:/]*):(?!\d{1,5}(?:[/?#,:;)'\"\s]|$))(\S+)@")
 _SHORTEST = 6
 
 _revealed: set[str] = set()
@@ -36,7 +38,13 @@ def redact(text: str) -> str:
 
 
 def _mask(match: re.Match[str]) -> str:
-    keyword, separator, _ = match.groups()
-    if separator == ":" and keyword.lower() == "secret":
+    keyword, separator, value = match.groups()
+    is_name = separator == ":" and keyword.lower() == "secret" and _begins_word(match)
+    if is_name or value.startswith("secret:"):
         return match.group(0)
     return f"{keyword}{separator}***"
+
+
+def _begins_word(match: re.Match[str]) -> bool:
+    before = match.string[: match.start()][-1:]
+    return not (before.isalnum() or before in ("_", "-"))

@@ -68,7 +68,7 @@ class SecretRef:
             value = json.loads(path.read_text(encoding="utf-8")).get(self.name)
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, AttributeError, OSError) as error:
+        except (ValueError, AttributeError, OSError) as error:
             # The parser's own message may quote the file, so only its kind is passed on.
             raise SecretError(
                 "secrets", "read", str(path), f"not a readable JSON object ({type(error).__name__})"

@@ -19,13 +19,21 @@ def parse_duration(value: object) -> timedelta:
     text = value.strip() if isinstance(value, str) else ""
     if not text or _PART.sub("", text):
         raise ValueError("is not a duration; write for example 30s, 15m, 4h, 1h 30m or 7d")
-    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
+    try:
+        return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
+    except OverflowError:
+        raise ValueError("is longer than any duration can be") from None
+
+
+def format_duration(value: timedelta) -> str:
+    """Return a text that `parse_duration` reads as the same duration."""
+    return f"{value / timedelta(seconds=1):.6f}".rstrip("0").rstrip(".") + "s"
 
 
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    PlainSerializer(lambda value: f"{value.total_seconds():g}s", return_type=str),
+    PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["30s", "15m", "4h", "7d"]}),
 ]
 

@@ -107,7 +107,8 @@ def discard(lake: Lake, table: str, load_id: str) -> int:
 def sweep(lake: Lake, table: str, *, older_than: timedelta) -> int:
     """Delete what killed or refused loads of a table left behind; return how many objects that were.
 
-    A batch stays when it is younger, when the table's history refers to it, or while it is quarantined.
+    A batch stays when it is younger, when the table's history refers to it, or while it is quarantined, which
+    is for as long as the estate says.
     """
     store = objects(lake.estate.objects(lake.estate.lake.site))
     bucket, prefix = lake.estate.lake.bucket, _key(lake, f"{_FOLDER}/{table}/")
@@ -127,8 +128,9 @@ def _referred(lake: Lake, table: str) -> set[str]:
     found = lake.rows(
         f"SELECT path FROM {metadata}.ducklake_data_file"
         f" UNION ALL SELECT path FROM {metadata}.ducklake_files_scheduled_for_deletion"
-        " UNION ALL SELECT unnest(string_split(batch_url, ' ')) FROM ops.quarantine WHERE table_name = ?",
-        [table],
+        " UNION ALL SELECT unnest(string_split(batch_url, ' ')) FROM ops.quarantine"
+        " WHERE table_name = ? AND quarantined_at > ?",
+        [table, datetime.now(UTC) - lake.estate.lake.keep_quarantined],
     )
     return {str(path) for (path,) in found}
 

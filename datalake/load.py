@@ -14,6 +14,7 @@ from connectors.duck import quote_identifier, quote_literal
 from connectors.errors import ConflictError
 from connectors.estate import Table
 from connectors.sources import Slice
+from connectors.sources.selecting import slice_condition
 from datalake.batch import Batch
 from datalake.evidence import LoadRecord, QualityRecord, write
 from datalake.schema import Evolution, plan_evolution
@@ -35,10 +36,10 @@ class Committed:
 
 @dataclass(frozen=True)
 class AlreadyLoaded:
-    """The key was committed before, here or by another process; nothing was changed."""
+    """The key was committed before, by another load; nothing was changed."""
 
-    load_id: str | None
-    """The load that did it, where its evidence is visible already."""
+    load_id: str
+    """The load that did it."""
 
 
 def commit(
@@ -63,21 +64,41 @@ def commit(
         write(lake, evidence)
 
     repartition(lake, table, declared.partition_by)
-    return once(lake, record.load_key, transaction, f"{table}: {record.rows} rows by {record.load_id}")
+    done = once(
+        lake,
+        record.load_key,
+        transaction,
+        lambda: loaded(lake, record.load_key),
+        f"{table}: {record.rows} rows by {record.load_id}",
+    )
+    # A commit whose answer was lost is found as one that was made before: by this very load.
+    return done if done is not None and done.load_id != batch.load_id else Committed(lake.version())
 
 
-def once(lake: Lake, key: str, transaction: Callable[[], None], message: str) -> Committed | AlreadyLoaded:
-    """Run `transaction` and commit it under `key`, unless the key was committed before."""
+def once(
+    lake: Lake,
+    key: str,
+    transaction: Callable[[], None],
+    done: Callable[[], AlreadyLoaded | None],
+    message: str,
+) -> AlreadyLoaded | None:
+    """Run `transaction` and commit it under `key`, unless `done` says by what it was committed before.
+
+    Returns what `done` says, or None after a commit of its own. Raises ConflictError when others came first
+    12 times in a row.
+    """
     for attempt in range(_ATTEMPTS):
-        done = loaded(lake, key)
-        if done is not None:
-            return done
+        before = done()
+        if before is not None:
+            return before
         try:
-            return _attempt(lake, key, transaction, message)
+            _attempt(lake, key, transaction, message)
         except ConflictError:
             if attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(random.uniform(0.02, 0.1) * (attempt + 1))
+        else:
+            return None
     raise AssertionError("unreachable")
 
 
@@ -89,7 +110,7 @@ def loaded(lake: Lake, key: str) -> AlreadyLoaded | None:
     return None
 
 
-def _attempt(lake: Lake, key: str, transaction: Callable[[], None], message: str) -> Committed:
+def _attempt(lake: Lake, key: str, transaction: Callable[[], None], message: str) -> None:
     connection = lake.connection
     connection.execute("BEGIN")
     try:
@@ -103,7 +124,6 @@ def _attempt(lake: Lake, key: str, transaction: Callable[[], None], message: str
     except BaseException:
         _rollback(lake)
         raise
-    return Committed(lake.version())
 
 
 def _rollback(lake: Lake) -> None:
@@ -172,11 +192,12 @@ class _Write:
 
     def _clear(self) -> None:
         """Take away what the batch replaces: the rows of its slice, or all."""
-        condition = slice_condition(self.part)
-        if condition:
-            self._execute(f"DELETE FROM {self.target} WHERE {condition}")
-        else:
+        if self.part.cursor is None:
             self._execute(f"TRUNCATE {self.target}")
+            return
+        kinds = self.lake.columns(self.name)
+        condition = slice_condition(self.part, kinds, cast="CAST({} AS {})", where=self.name)
+        self._execute(f"DELETE FROM {self.target} WHERE {condition}")
 
     def _is_empty(self) -> bool:
         found = self.lake.rows(f"SELECT 1 FROM {self.target} LIMIT 1")
@@ -242,14 +263,3 @@ def _written(transform: str, column: str) -> str:
     if transform.startswith("bucket("):
         return f"{transform[:-1]},{column})"
     return f"{transform}({column})"
-
-
-def slice_condition(part: Slice) -> str:
-    """Return the SQL condition of a slice's rows; empty for all rows."""
-    if part.cursor is None:
-        return ""
-    column = quote_identifier(part.cursor)
-    bounds = [(">=", part.start), ("<", part.end)]
-    return " AND ".join(
-        f"{column} {operator} {quote_literal(bound)}" for operator, bound in bounds if bound is not None
-    )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from datalake.batch import Batch
 from datalake.evidence import LoadRecord, QualityRecord, QuarantineRecord, write
-from datalake.load import AlreadyLoaded, Committed, once
+from datalake.load import AlreadyLoaded, once
 from datalake.session import Lake
 
 
@@ -17,8 +17,8 @@ def quarantine(
     record: LoadRecord,
     quality: Sequence[QualityRecord],
     rows: Sequence[tuple[str, str]],
-) -> Committed | AlreadyLoaded:
-    """Record the refused batch in one transaction; its files stay where they are and in no table.
+) -> None:
+    """Record the refused batch in one transaction, once; its files stay where they are and in no table.
 
     `rows` are (JSON, reasons). The load's key stays free, so that the mended batch can be loaded under it.
     """
@@ -32,4 +32,8 @@ def quarantine(
         write(lake, quality)
         write(lake, kept)
 
-    return once(lake, f"quarantine:{batch.load_id}", transaction, f"{batch.table}: {batch.load_id} quarantined")
+    def done() -> AlreadyLoaded | None:
+        found = lake.rows("SELECT 1 FROM ops.loads WHERE load_id = ?", [batch.load_id])
+        return AlreadyLoaded(batch.load_id) if found else None
+
+    once(lake, f"quarantine:{batch.load_id}", transaction, done, f"{batch.table}: {batch.load_id} quarantined")

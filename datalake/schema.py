@@ -14,7 +14,7 @@ _INTEGERS = {
     "UINTEGER": (32, False), "UBIGINT": (64, False),
 }  # fmt: skip
 _EXACT_BITS = {"FLOAT": 24, "DOUBLE": 53}
-_DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
+_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ def plan_evolution(name: str, table: Mapping[str, str], batch: Mapping[str, str]
 
 
 def is_wider(new: str, old: str) -> bool:
-    """Whether every value of the type `old` is also one of `new`, without loss; equal types are not wider."""
+    """Whether every value of the type `old` is also one of `new`, without loss; equal types are not wider.
+
+    A date beyond the year 294246 is no timestamp: reading it as one is an error, never another date.
+    """
     if new == old:
         return False
     if old == "DATE" and new == "TIMESTAMP":

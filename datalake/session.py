@@ -34,7 +34,7 @@ _SETTINGS = MappingProxyType(
         "enable_progress_bar": "false",
         "http_timeout": "30",
         "http_retries": "2",
-        "ducklake_max_retry_count": "30",
+        "ducklake_max_retry_count": "15",
         "ducklake_retry_wait_ms": "20",
         "ducklake_retry_backoff": "1.2",
     }

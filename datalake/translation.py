@@ -34,7 +34,15 @@ _MEANINGS: tuple[tuple[str, type[CausewayError], str], ...] = (
         "Check the credentials that the estate refers to.",
     ),
     (
-        r"Transaction conflict|Failed to commit DuckLake transaction|conflict",
+        r"server closed the connection|Connection reset|no connection to the server|terminating connection"
+        r"|SSL connection has been closed|the database system is|Connection refused|Could not connect"
+        r"|could not connect|Unable to connect|Could not establish connection",
+        UnavailableError,
+        "Look at `causeway status`; the same call may be made again.",
+    ),
+    (
+        r"Transaction conflict|Failed to commit DuckLake transaction|Catalog write-write conflict"
+        r"|duplicate key value",
         ConflictError,
         "Another load came first; look again and repeat.",
     ),
@@ -45,10 +53,7 @@ _MEANINGS: tuple[tuple[str, type[CausewayError], str], ...] = (
         "Check the name, and whether the lake was made (`causeway up`, or a first load).",
     ),
     (
-        r"Could not connect|Connection refused|could not connect|Unable to connect|Connection error"
-        r"|server closed the connection|Connection reset|HTTP 50\d|50\d \(|Timeout|timed out"
-        r"|Could not establish connection|the database system is|terminating connection"
-        r"|no connection to the server|SSL connection has been closed|Failed to execute query",
+        r"Connection error|HTTP 50\d|50\d \(|Timeout|timed out|Failed to execute query",
         UnavailableError,
         "Look at `causeway status`; the same call may be made again.",
     ),

@@ -1,16 +1,24 @@
-"""The automations that an estate's Prefect server needs."""
+"""What an estate's Prefect server needs besides deployments: an automation and a concurrency limit.
+
+`python -m deployments.automations` creates them on the server that PREFECT_API_URL names; it may be repeated.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+
+from flows.ingest import LIMIT
 
 ZOMBIES = "causeway: runs without a heartbeat have crashed"
+_LOADS_AT_ONCE = 2
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 # Three heartbeats at Prefect's own frequency of 180 s: a run that somebody starts from Python keeps to that.
@@ -45,3 +53,23 @@ def ensure_zombie_automation() -> None:
     with get_client(sync_client=True) as client:
         if not client.read_automations_by_name(ZOMBIES):
             client.create_automation(zombie_automation())
+
+
+def create_limits() -> None:
+    """Create the global concurrency limits that flows take, unless they are there."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=_LOADS_AT_ONCE))
+
+
+def main() -> None:
+    """Create what is missing, and change nothing that an operator has set."""
+    create_limits()
+    ensure_zombie_automation()
+    print(f"global concurrency limit '{LIMIT}' and automation '{ZOMBIES}' are there")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,20 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 
 from connectors.errors import CausewayError
 from connectors.estate import Estate, load_estate
-from deployments.automations import ensure_zombie_automation
-from flows.ingest import LIMIT, backfill, ingest
+from deployments.automations import create_limits, ensure_zombie_automation
+from flows.ingest import backfill, ingest
 from flows.query import query
 
-_LOADS_AT_ONCE = 2
 _RUNS_AT_ONCE = 4
 
 
@@ -61,15 +57,6 @@ def _offer_tables(deployment: RunnerDeployment, estate: Estate) -> None:
     field = deployment._parameter_openapi_schema.properties.get("table")
     if field is not None:
         field["enum"] = sorted(estate.tables)
-
-
-def create_limits() -> None:
-    """Create the global concurrency limits that flows take, unless they are there."""
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=_LOADS_AT_ONCE))
 
 
 async def _serve(made: Sequence[RunnerDeployment], ready: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -14,7 +13,6 @@ from prefect.assets import Asset, AssetProperties, materialize
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Failed
-from pydantic import Field
 
 from connectors.errors import CausewayError, QuarantinedError
 from connectors.estate import Estate, load_estate
@@ -41,13 +39,7 @@ from tasks.ingest.steps import (
 LIMIT = "causeway-ingest"
 """Global concurrency limit: how many loads run at once, over all tables."""
 
-EstatePath = Annotated[str, Field(description="Path of the estate file on the machine that runs the flow.")]
-TableName = Annotated[str, Field(description="A table of the estate.")]
-DryRun = Annotated[bool, Field(description="Stop after the plan and show what would be done, to what, at what cost.")]
-LoadKey = Annotated[
-    str | None,
-    Field(description="A name for this load: under one name a batch is committed at most once."),
-]
+# Prefect's forms take the description of a field from the docstring's Args, and from nowhere else.
 
 
 @dataclass(frozen=True)
@@ -70,21 +62,25 @@ class IngestReport:
 
 @flow(name="ingest", flow_run_name="ingest {table}", persist_result=False)
 def ingest(
-    estate: EstatePath,
-    table: TableName,
-    start: Annotated[
-        str | None, Field(description="First value of the table's cursor column; empty for no bound.")
-    ] = None,
-    end: Annotated[
-        str | None, Field(description="Value of the cursor column to stop before; empty for no bound.")
-    ] = None,
-    load_key: LoadKey = None,
-    dry_run: DryRun = False,
+    estate: str,
+    table: str,
+    start: str | None = None,
+    end: str | None = None,
+    load_key: str | None = None,
+    dry_run: bool = False,
 ) -> IngestReport:
     """Load a table, or a slice of it, from its source into the lake.
 
     Rows are extracted, staged as Parquet, checked by the table's expectations, and then committed in one
     transaction - or set aside with the reasons. Safe to kill at any moment and to run again.
+
+    Args:
+        estate: Path of the estate file on the machine that runs the flow.
+        table: The table to load, one of the estate's.
+        start: First value of the table's cursor column, such as 2013-06-01. Empty: from the beginning.
+        end: Value of the cursor column to stop before, such as 2013-07-01. Empty: to the end.
+        load_key: A name for this load. Under one name a batch is committed at most once. Empty: a name of its own.
+        dry_run: Stop after the plan and show what would be done, to what, at what cost.
     """
     declared = load_estate(estate)
     plan = plan_load(declared, table, start, end, load_key, str(flow_run.id))
@@ -100,20 +96,25 @@ def ingest(
 
 @flow(name="backfill", flow_run_name="backfill {table} {start}..{end}", persist_result=False)
 def backfill(
-    estate: EstatePath,
-    table: TableName,
-    start: Annotated[str, Field(description="First value of the table's cursor column.")],
-    end: Annotated[str, Field(description="Value of the cursor column to stop before.")],
-    window: Annotated[
-        str | None,
-        Field(description="Load in windows of this length, such as 1d or 6h, each a load of its own."),
-    ] = None,
-    dry_run: DryRun = False,
+    estate: str,
+    table: str,
+    start: str,
+    end: str,
+    window: str | None = None,
+    dry_run: bool = False,
 ) -> list[IngestReport]:
     """Load a past slice of a table again, window by window.
 
     What a window replaces or merges is committed before the next begins. Killed and run again, it does the
     windows again; in append tables those that were committed are skipped.
+
+    Args:
+        estate: Path of the estate file on the machine that runs the flow.
+        table: The table to load, one of the estate's that has a cursor column.
+        start: First value of the table's cursor column, such as 2013-06-01.
+        end: Value of the cursor column to stop before, such as 2013-07-01.
+        window: Load in windows of this length, such as 1d or 6h, each a load of its own. Empty: all as one load.
+        dry_run: Stop after the plan and show what would be done, to what, at what cost.
     """
     declared = load_estate(estate)
     length = parse_duration(window) if window else None

@@ -12,20 +12,27 @@ from pydantic import Field
 
 from connectors.estate import load_estate
 from datalake import query as lake_query
-from flows.ingest import EstatePath
 
 _PLAIN = (str, int, float, bool, type(None))
 
 
 @flow(name="query", persist_result=False)
 def query(
-    estate: EstatePath,
-    sql: Annotated[str, Field(description="One SELECT over lake.<table> and ops.<table>.")],
-    version: Annotated[int | None, Field(description="Snapshot to read; empty for the newest.", ge=0)] = None,
-    rows: Annotated[int, Field(description="How many rows to show.", ge=1, le=10_000)] = 100,
-    dry_run: Annotated[bool, Field(description="Show how the query would be run, and read nothing.")] = False,
+    estate: str,
+    sql: str,
+    version: Annotated[int | None, Field(ge=0)] = None,
+    rows: Annotated[int, Field(ge=1, le=10_000)] = 100,
+    dry_run: bool = False,
 ) -> list[dict[str, Any]]:
-    """Answer a SELECT over the lake from one snapshot; it reads only."""
+    """Answer a SELECT over the lake from one snapshot; it reads only.
+
+    Args:
+        estate: Path of the estate file on the machine that runs the flow.
+        sql: One SELECT over `lake.TABLE` and `ops.TABLE`.
+        version: Number of the snapshot to read. Empty: the newest.
+        rows: How many rows to show, 10,000 at most.
+        dry_run: Show how the query would be run, and read nothing.
+    """
     asked = f"EXPLAIN {sql}" if dry_run else sql
     with lake_query.query(load_estate(estate), asked, version=version) as answer:
         found: list[dict[str, Any]] = []

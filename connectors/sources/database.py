@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import duckdb
 
 from connectors.databases import Address, ColumnInfo, Database, database
 from connectors.databases.postgresql_errors import judge_text
-from connectors.duck import load_extension, quote_identifier, quote_literal
+from connectors.duck import in_transaction, load_extension, quote_identifier, quote_literal
 from connectors.errors import BadDataError, CausewayError, FixableError, UnavailableError
 from connectors.estate import DatabaseSource, Estate
 from connectors.sources import Slice
@@ -89,7 +89,7 @@ class DatabaseTable:
 
     @contextmanager
     def scan(self, connection: duckdb.DuckDBPyConnection, part: Slice) -> Iterator[str]:
-        """Give the SELECT; end a transaction that used it first, or the database stays attached."""
+        """Give the SELECT; when a transaction is still open at the end, the database stays attached."""
         columns = self._columns()
         load_extension(connection, "postgres_scanner")
         secret, attached = unique_name("secret"), unique_name("database")
@@ -99,9 +99,8 @@ class DatabaseTable:
         except duckdb.Error as error:
             raise self.translate(error) from error
         finally:
-            with suppress(duckdb.TransactionException):
+            if not in_transaction(connection):
                 connection.execute(f"DETACH DATABASE IF EXISTS {attached}")
-            with suppress(duckdb.TransactionException):
                 connection.execute(f"DROP SECRET IF EXISTS {secret}")
 
     def translate(self, error: Exception) -> Exception:

@@ -44,13 +44,15 @@ _KNOWN = [
 ]
 
 LargestRowGroup = Callable[[], "tuple[str, int] | None"]
+CsvComplaint = Callable[[str], str]
 
 
 class FileErrors:
-    """Translates for one source; `largest_row_group` is asked only when memory ran out."""
+    """Translates for one source; looks at the files again where DuckDB's message does not tell enough."""
 
-    def __init__(self, where: str, largest_row_group: LargestRowGroup) -> None:
-        self._where, self._largest_row_group = where, largest_row_group
+    def __init__(self, where: str, largest_row_group: LargestRowGroup, csv_complaint: CsvComplaint) -> None:
+        self._where = where
+        self._largest_row_group, self._csv_complaint = largest_row_group, csv_complaint
 
     def translate(self, error: Exception) -> Exception:
         """Return the error in the source's terms, or as it is when it is not of the files."""
@@ -65,10 +67,14 @@ class FileErrors:
         return self._unreadable(text, is_data=is_data) or error
 
     def _unreadable(self, text: str, *, is_data: bool) -> BadDataError | None:
+        if "sniffing file" in text:
+            text = self._csv_complaint(_name(text)) or text
         if line := _CSV_LINE.search(text):
             return self._csv(text, line[1])
         if json := _JSON.search(text):
-            return self._bad(json[1], f"line {json[2]}: {_json_cause(json[3])}", _JSON_NEXT)
+            # Of malformed lines DuckDB gives the number of the next one, of misfits the right one.
+            line_number = int(json[2]) - ("Malformed" in json[0])
+            return self._bad(json[1], f"line {line_number}: {_json_cause(json[3])}", _JSON_NEXT)
         for sign, cause, next_step in _KNOWN:
             if sign in text:
                 return self._bad(_name(text), cause, next_step)
@@ -122,7 +128,7 @@ def _csv_cause(text: str) -> tuple[str, str]:
         )
     if "unicode" in text or "encoded" in text:
         return "its bytes are not in the declared encoding", "Declare the source's encoding."
-    if "quote" in text.partition("\n\n")[0].lower():
+    if "unterminated quote" in text:
         return "a quoted value does not end", "Correct the line: '\"' inside a value is doubled."
     if "Maximum line size" in text:
         return "the line is too long", "Check that quotes and line ends are right."

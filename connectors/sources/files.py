@@ -43,7 +43,7 @@ class _Files:
 
     def __init__(self, declared: FileFormat, types: Mapping[str, str], where: str) -> None:
         self._format, self._types, self._where = declared, types, where
-        self._errors = FileErrors(where, self._largest_row_group)
+        self._errors = FileErrors(where, self._largest_row_group, self._csv_complaint)
 
     def describe(self) -> str:
         """Say where the rows come from."""
@@ -135,12 +135,14 @@ class _Files:
             return f"read_parquet({listed})"
         if self._format.format == "jsonl":
             return self._json_reader(connection, listed)
+        return self._csv_reader(listed, f", types = {_struct(self._types)}" if self._types else "")
+
+    def _csv_reader(self, listed: str, more: str) -> str:
         nulls = ", ".join(map(quote_literal, self._format.null_values))
-        types = f", types = {_struct(self._types)}" if self._types else ""
         return (
             f"read_csv({listed}, header = true, delim = {quote_literal(self._format.delimiter)}, "
             f"quote = '\"', escape = '\"', strict_mode = true, comment = '', nullstr = [{nulls}], "
-            f"encoding = {quote_literal(self._encoding())}{types})"
+            f"encoding = {quote_literal(self._encoding())}{more})"
         )
 
     def _json_reader(self, connection: duckdb.DuckDBPyConnection, listed: str) -> str:
@@ -153,6 +155,7 @@ class _Files:
         if not self._types:
             return f"read_json({listed}, {options})"
         every = _described(connection, f"read_json({listed}, {options}, sample_size = -1)")
+        require_columns(list(self._types), list(every), self._where)
         return f"read_json({listed}, {options}, columns = {_struct({**every, **self._types})})"
 
     def _require_same_schema(self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File]) -> None:
@@ -182,6 +185,31 @@ class _Files:
                 "GROUP BY file_name, row_group_id ORDER BY size DESC LIMIT 1"
             ).fetchone()
         return (str(found[0]), int(found[1])) if found else None
+
+    def _csv_complaint(self, url: str) -> str:
+        """Return what DuckDB says of a CSV file when it only splits lines, or "" when it can.
+
+        Looking for types it does not tell the line that made it give up.
+        """
+        for file in self._files():
+            if file.url != url:
+                continue
+            names = self._header_of(file)
+            reader = self._csv_reader(_listed([file]), f", auto_detect = false, columns = {_struct(names)}")
+            connection = connect(threads=1)
+            try:
+                with self._access(connection):
+                    connection.execute(f"SELECT count(*) FROM {reader}").fetchall()
+            except duckdb.Error as error:
+                return str(error)
+            finally:
+                connection.close()
+        return ""
+
+    def _header_of(self, file: _File) -> dict[str, str]:
+        readers = [(file.url, file.open)]
+        names = require_same_header(readers, self._encoding(), self._format.delimiter, self._where)
+        return dict.fromkeys(names, "VARCHAR")
 
     @contextmanager
     def _footers(self) -> Iterator[duckdb.DuckDBPyConnection]:

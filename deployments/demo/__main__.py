@@ -62,6 +62,7 @@ def main() -> int:
     if causeway(["--home", str(home), "up"]) != 0:
         return 1
     os.environ.update(variables(home))
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"  # runs are shown in the UI
     estate = load_estate(home / "estate.yaml")
     _title("Data where a company has it: a database, buckets, a partner's API, files")
     seed(estate, home)

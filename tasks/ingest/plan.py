@@ -128,19 +128,24 @@ def _words(verdict: Verdict) -> str:
 def windows(start: str, end: str, length: timedelta | None) -> list[tuple[str, str]]:
     """Cut start..end into windows of `length` that touch and do not overlap; the last may be shorter.
 
-    Without a length it is one window. Raises BadDataError when a length is given and the bounds are no times.
+    Without a length it is one window. Raises BadDataError when a length is given that is none, or with
+    bounds that are no times.
     """
     if length is None:
         return [(start, end)]
+    if length <= timedelta(0):
+        raise BadDataError(
+            "estate", "cut into windows", f"{start}..{end}", "a window has no length",
+            "Give a length such as 1d or 6h, or leave the window empty.",
+        )  # fmt: skip
     try:
         first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
-    except ValueError as error:
+        span = last - first
+    except (ValueError, TypeError) as error:
         raise BadDataError(
             "estate", "cut into windows", f"{start}..{end}", str(error),
             "Windows need times such as 2013-01-31 or 2013-01-31T06:00; leave the window empty otherwise.",
         ) from error  # fmt: skip
-    cuts = [first]
-    while cuts[-1] + length < last:
-        cuts.append(cuts[-1] + length)
-    bounds = [start, *(cut.isoformat() for cut in cuts[1:]), end]
+    inner = max(-(-span // length) - 1, 0)
+    bounds = [start, *((first + length * (index + 1)).isoformat() for index in range(inner)), end]
     return list(pairwise(bounds))

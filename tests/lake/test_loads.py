@@ -12,9 +12,10 @@ import pytest
 from connectors.errors import AccessDeniedError, ConflictError, NotFoundError, SchemaError
 from connectors.estate import load_estate
 from connectors.sources import Slice
-from datalake.load import AlreadyLoaded, Committed
+from datalake.batch import new_load_id, stage
+from datalake.load import AlreadyLoaded, Committed, commit, once
 from datalake.session import open_lake
-from tests.lake.loading import load, writing
+from tests.lake.loading import SelectSource, load, make_table, record_of, writing
 
 pytestmark = pytest.mark.servers
 
@@ -143,8 +144,6 @@ def test_writers_of_one_table_at_once_lose_nothing_and_double_nothing(estate_fil
 
 
 def test_a_commit_that_fails_leaves_nothing_and_its_key_free(estate_file: Path) -> None:
-    from datalake.load import once
-
     with writing(load_estate(estate_file)) as lake:
         load(lake, "t", "SELECT 1 AS id", "k1")
 
@@ -153,9 +152,19 @@ def test_a_commit_that_fails_leaves_nothing_and_its_key_free(estate_file: Path) 
             raise ConflictError("test", "write", "t", "it failed after it had written")
 
         with pytest.raises(ConflictError):
-            once(lake, "k2", fail, "test")
+            once(lake, "k2", fail, lambda: None, "test")
         assert lake.value("SELECT count(*) FROM lake.t") == 1
         assert isinstance(load(lake, "t", "SELECT 2 AS id", "k2"), Committed)
+
+
+def test_a_commit_whose_answer_was_lost_counts_as_made_and_keeps_its_files(estate_file: Path) -> None:
+    with writing(load_estate(estate_file)) as lake:
+        batch = stage(lake, "t", SelectSource("SELECT range AS id FROM range(10)"), Slice(), new_load_id())
+        first = commit(lake, "t", make_table(), batch, Slice(), [record_of(batch, "k1")])
+        again = commit(lake, "t", make_table(), batch, Slice(), [record_of(batch, "k1")])
+        assert isinstance(first, Committed)
+        assert isinstance(again, Committed)
+        assert lake.value("SELECT count(*) FROM lake.t") == 10
 
 
 def test_a_wrong_password_is_named_without_being_shown(estate_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
