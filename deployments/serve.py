@@ -40,7 +40,7 @@ def deployments(estate_path: Path) -> list[RunnerDeployment]:
         _deployment(query, estate, place),
     ]
     for one in made:
-        _offer_tables(one, estate)
+        _refine_form(one, estate)
     return made
 
 
@@ -51,12 +51,19 @@ def _deployment(
     return cast(RunnerDeployment, made)
 
 
-def _offer_tables(deployment: RunnerDeployment, estate: Estate) -> None:
-    """Make the form's text field that names a table a choice of the estate's tables."""
+def _refine_form(deployment: RunnerDeployment, estate: Estate) -> None:
+    """Make the field that names a table a choice of the estate's tables, and what may be empty a plain field."""
     # Prefect derives the form from the signature and has no public door to refine it at run time.
-    field = deployment._parameter_openapi_schema.properties.get("table")
-    if field is not None:
-        field["enum"] = sorted(estate.tables)
+    fields = deployment._parameter_openapi_schema.properties
+    if "table" in fields:
+        sliced = deployment.flow_name == backfill.name
+        fields["table"]["enum"] = sorted(name for name, one in estate.tables.items() if one.cursor or not sliced)
+    for field in fields.values():
+        # `str | None` would be shown as two buttons, "str" and "None". What is optional may be null all the same.
+        types = [one for one in field.get("anyOf", []) if one != {"type": "null"}]
+        if len(types) == 1 and field.get("default", ...) is None:
+            del field["anyOf"], field["default"]
+            field.update(types[0])
 
 
 async def _serve(made: Sequence[RunnerDeployment], ready: Path) -> None:

@@ -6,23 +6,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, materialize
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
-from prefect.states import Failed
 
 from connectors.errors import CausewayError, QuarantinedError
 from connectors.estate import Estate, load_estate
-from connectors.units import parse_duration
 from datalake.batch import new_load_id
 from datalake.evidence import LoadRecord, QualityRecord
 from datalake.judge import Judge
 from datalake.load import AlreadyLoaded, Committed
 from datalake.session import lake_root, open_lake
-from tasks.ingest.plan import LoadPlan, Refuse, decide, plan_load, windows
+from flows.outcome import failure
+from tasks.ingest.plan import LoadPlan, Refuse, decide, plan_load, window_length, windows
 from tasks.ingest.steps import (
     ACTS,
     Checked,
@@ -82,16 +82,12 @@ def ingest(
         load_key: A name for this load. Under one name a batch is committed at most once. Empty: a name of its own.
         dry_run: Stop after the plan and show what would be done, to what, at what cost.
     """
-    declared = load_estate(estate)
-    plan = plan_load(declared, table, start, end, load_key, str(flow_run.id))
-    if dry_run:
-        return _show_plan(declared, estate, plan)
     try:
-        return _load(declared, estate, plan)
-    except QuarantinedError as error:
-        # Returned, not raised: the run has failed with a name of its own and without a stack trace, which
-        # would tell nothing. The caller gets the error raised all the same.
-        return Failed(name="Quarantined", message=str(error), data=error)  # type: ignore[return-value]
+        declared = load_estate(estate)
+        plan = plan_load(declared, table, start, end, load_key, str(flow_run.id))
+        return _show_plan(declared, estate, plan) if dry_run else _load(declared, estate, plan)
+    except CausewayError as error:
+        return cast(IngestReport, failure(error))
 
 
 @flow(name="backfill", flow_run_name="backfill {table} {start}..{end}", persist_result=False)
@@ -116,14 +112,17 @@ def backfill(
         window: Load in windows of this length, such as 1d or 6h, each a load of its own. Empty: all as one load.
         dry_run: Stop after the plan and show what would be done, to what, at what cost.
     """
-    declared = load_estate(estate)
-    length = parse_duration(window) if window else None
-    plans = [
-        plan_load(declared, table, first, last, None, str(flow_run.id)) for first, last in windows(start, end, length)
-    ]
-    if dry_run:
-        return [_show_plan(declared, estate, plan) for plan in plans]
-    return [_load(declared, estate, plan) for plan in plans]
+    try:
+        declared = load_estate(estate)
+        length = window_length(window)
+        plans = [
+            plan_load(declared, table, first, last, None, str(flow_run.id))
+            for first, last in windows(start, end, length)
+        ]
+        run = _show_plan if dry_run else _load
+        return [run(declared, estate, plan) for plan in plans]
+    except CausewayError as error:
+        return cast(list[IngestReport], failure(error))
 
 
 def _load(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:

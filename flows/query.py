@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
+from connectors.errors import CausewayError
 from connectors.estate import load_estate
 from datalake import query as lake_query
+from flows.outcome import failure
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -33,16 +35,22 @@ def query(
         rows: How many rows to show, 10,000 at most.
         dry_run: Show how the query would be run, and read nothing.
     """
-    asked = f"EXPLAIN {sql}" if dry_run else sql
-    with lake_query.query(load_estate(estate), asked, version=version) as answer:
-        found: list[dict[str, Any]] = []
+    try:
+        return _answer(estate, f"EXPLAIN {sql}" if dry_run else sql, version, rows)
+    except CausewayError as error:
+        return cast(list[dict[str, Any]], failure(error))
+
+
+def _answer(estate: str, sql: str, version: int | None, rows: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with lake_query.query(load_estate(estate), sql, version=version) as answer:
         for batch in answer.reader:
             found.extend(batch.slice(0, rows - len(found)).to_pylist())
             if len(found) == rows:
                 break
-        shown = [{name: _shown(value) for name, value in row.items()} for row in found]
-        create_table_artifact(shown, key="answer", description=f"Snapshot {answer.version}: `{sql}`")
-        get_run_logger().info("%d rows from snapshot %d", len(found), answer.version)
+    shown = [{name: _shown(value) for name, value in row.items()} for row in found]
+    create_table_artifact(shown, key="answer", description=f"Snapshot {answer.version}: `{sql}`")
+    get_run_logger().info("%d rows from snapshot %d", len(found), answer.version)
     return found
 
 

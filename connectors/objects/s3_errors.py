@@ -49,7 +49,8 @@ _BY_CODE: _ByCode = {
     "TooManyRequests": (ThrottledError, ""),
     "RequestLimitExceeded": (ThrottledError, ""),
     "ServiceUnavailable": (UnavailableError, ""),
-    "InternalError": (UnavailableError, ""),
+    # SeaweedFS says no more than this when it has no room left.
+    "InternalError": (UnavailableError, "If it lasts, look at the store's log and its free space."),
     "RequestTimeout": (UnavailableError, ""),
     "XMinioStorageFull": (StorageFullError, "Free or add storage."),
     "InsufficientStorage": (StorageFullError, "Free or add storage."),

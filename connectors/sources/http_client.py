@@ -118,7 +118,7 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _delay(tries: int, asked: float | None) -> float:
-    backoff = _FIRST_DELAY_SECONDS * float(2**tries) * random.uniform(0.5, 1.0)  # noqa: S311
+    backoff = _FIRST_DELAY_SECONDS * float(2**tries) * random.uniform(0.5, 1.0)
     return min(max(asked or 0.0, backoff), _LONGEST_DELAY_SECONDS)
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from connectors.errors import BadDataError, PolicyError
 from connectors.estate import DocumentsSource, Estate
 from connectors.sources import Slice
+from connectors.units import parse_duration
 from datalake.documents import TABLE as OBJECTS
 from datalake.judge import Verdict
 
@@ -123,6 +124,19 @@ def _words(verdict: Verdict) -> str:
     if count.expectation.expect == "table_row_count_to_be_between":
         return count.expectation.title
     return f"{count.expectation.title}: {count.unexpected} of {count.considered} rows"
+
+
+def window_length(text: str | None) -> timedelta | None:
+    """Return the length of a backfill's windows, None for a single one; raises BadDataError."""
+    if not text:
+        return None
+    try:
+        length = parse_duration(text)
+    except ValueError as error:
+        raise BadDataError("estate", "cut into windows of", repr(text), f"the length {error}") from error
+    if not length:
+        raise BadDataError("estate", "cut into windows of", repr(text), "the length is zero", "Write for example 1d.")
+    return length
 
 
 def windows(start: str, end: str, length: timedelta | None) -> list[tuple[str, str]]:
