@@ -82,6 +82,8 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], problems: l
             if below in lines:
                 first = lines[below]
                 problems.append(Problem(below, f"is given twice, first in line {first}"))
+                for hidden in [one for one in lines if one[: len(below)] == below]:
+                    del lines[hidden]  # YAML keeps the last, and so do we
             lines[below] = key.start_mark.line + 1
             _walk(value, below, lines, problems)
     elif isinstance(node, yaml.SequenceNode):

@@ -6,7 +6,7 @@ import re
 
 _KEYWORD = re.compile(
     # Also as the end of a longer name (PGPASSWORD, aws_secret_access_key) and in quotes (JSON, reprs).
-    r"(?i)(password|passwd|pwd|secret|secret_key|access_key|token|api_?key|authorization)"
+    r"(?i)(password|passwd|pwd|secret|secret_key|access_key|token|api[-_]?key|authorization)"
     r"([\"']?\s*[=:]\s*)((?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;)&]+))"
 )
 # To the last @, since people forget to escape one in a password; a number before a path is a port.

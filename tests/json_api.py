@@ -28,7 +28,7 @@ class JsonApi:
         api = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the name that the server calls
+            def do_GET(self) -> None:
                 query = {key: value[0] for key, value in parse_qs(urlsplit(self.path).query).items()}
                 api.requests.append(query)
                 api.tokens.append(self.headers.get("Authorization"))

@@ -18,7 +18,8 @@ from connectors.estate import DatabaseSource, Estate
 from connectors.sources import Slice
 from connectors.sources.selecting import require_columns, slice_condition, unique_name
 
-_NOT_A_NUMBER = "not a number that fits"
+_MISFIT = "holds a value that is not a number that fits its type"
+_COMPLAINT = re.compile(rf"column '[^\n]*?' {_MISFIT}")
 _DECIMAL = re.compile(r"(?i)(?:decimal|numeric)\((\d+)(?:,\s*(-?\d+))?\)(\[\])*")
 _LOST = ("server closed the connection", "terminating connection", "connection reset", "ssl syscall",
          "could not receive data", "connection not open", "connection refused")  # fmt: skip
@@ -34,8 +35,19 @@ class _Column:
     local: str | None
 
     def remote_sql(self) -> str:
-        quoted = quote_identifier(self.name)
+        """Return the column for PostgreSQL to send; at a misfit PostgreSQL itself stops, and says why."""
+        quoted, misfit = quote_identifier(self.name), self.misfit_sql()
+        if misfit:
+            # The text depends on the row, or PostgreSQL would try the cast while it plans.
+            text = f"{quote_literal(self.complaint())} || left(CAST({quoted} AS text), 0)"
+            free = "numeric[]" if self.kind.endswith("[]") else "numeric"
+            value = f"CASE WHEN {misfit} THEN CAST({text} AS {free}) ELSE {quoted} END"
+            return f"CAST({value} AS {self.remote or self.kind}) AS {quoted}"
         return f"CAST({quoted} AS {self.remote}) AS {quoted}" if self.remote else quoted
+
+    def complaint(self) -> str:
+        """Return what is said of a misfit."""
+        return f"column '{self.name}' {_MISFIT}"
 
     def local_sql(self) -> str:
         quoted = quote_identifier(self.name)
@@ -144,15 +156,18 @@ class DatabaseTable:
         inner = _quoted(table) if table else f"(\n{str(self._declared.query).strip().rstrip(';')}\n) AS source"
         kinds = {column.name: column.kind for column in columns}
         cut = slice_condition(part, kinds, cast="CAST({} AS {})", where=self._where)
-        if table and cut == "true" and not any(column.remote for column in columns):
-            rows = f"{attached}.{_quoted(table)}"
-        else:
-            listed = ", ".join(column.remote_sql() for column in columns)
-            rows = _remote(attached, f"SELECT {listed} FROM {inner} WHERE {cut}")
-        return (
-            f"SELECT {', '.join(column.local_sql() for column in columns)} FROM {rows}"
-            f"{_guard(attached, columns, inner, cut)}"
+        listed = ", ".join(column.local_sql() for column in columns)
+        if table and cut == "true" and not any(column.remote for column in columns) and self._is_stored(table):
+            return f"SELECT {listed} FROM {attached}.{_quoted(table)}{_guard(attached, columns, inner)}"
+        sent = ", ".join(column.remote_sql() for column in columns)
+        return f"SELECT {listed} FROM {_remote(attached, f'SELECT {sent} FROM {inner} WHERE {cut}')}"
+
+    def _is_stored(self, table: str) -> bool:
+        """Whether DuckDB reads it by row addresses; of a view it would hold all rows while the guard runs."""
+        found = self._database.query(
+            "SELECT relkind IN ('r', 'm') AS stored FROM pg_class WHERE oid = to_regclass(%s)", [_quoted(table)]
         )
+        return bool(found and found[0]["stored"])
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, address: Address, secret: str, attached: str) -> None:
@@ -177,16 +192,16 @@ def _without_enums(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     return f"SELECT * REPLACE ({', '.join(f'{name}::VARCHAR AS {name}' for name in enums)}) FROM ({query})"
 
 
-def _guard(attached: str, columns: list[_Column], inner: str, cut: str) -> str:
+def _guard(attached: str, columns: list[_Column], inner: str) -> str:
     """Return a WHERE that fails the read, in its own snapshot, when a value would arrive as another one."""
-    misfits = {column.name: sql for column in columns if (sql := column.misfit_sql())}
+    misfits = {column.complaint(): sql for column in columns if (sql := column.misfit_sql())}
     if not misfits:
         return ""
-    cases = " ".join(f"WHEN {sql} THEN {quote_literal(name)}" for name, sql in misfits.items())
+    cases = " ".join(f"WHEN {sql} THEN {quote_literal(text)}" for text, sql in misfits.items())
     any_of_them = " OR ".join(misfits.values())
-    query = f"SELECT CASE {cases} END AS name FROM {inner} WHERE {cut} AND ({any_of_them}) LIMIT 1"
-    message = f"'column ''' || any_value(name) || ''' holds a value that is {_NOT_A_NUMBER} its type'"
-    return f" WHERE (SELECT CASE WHEN count(*) = 0 THEN true ELSE error({message}) END FROM {_remote(attached, query)})"
+    query = f"SELECT CASE {cases} END AS text FROM {inner} WHERE {any_of_them} LIMIT 1"
+    stop = "CASE WHEN count(*) = 0 THEN true ELSE error(any_value(text)) END"
+    return f" WHERE (SELECT {stop} FROM {_remote(attached, query)})"
 
 
 def _remote(attached: str, query: str) -> str:
@@ -197,7 +212,8 @@ def _judged(text: str, *, is_conversion: bool) -> tuple[type[CausewayError], str
     """Return what DuckDB's message says of the source, or None when it is not about the source."""
     lowered = text.lower()
     judged: tuple[type[CausewayError], str] | None = None
-    if _NOT_A_NUMBER in text:
+    if complaint := _COMPLAINT.search(text):
+        text = complaint[0]
         judged = BadDataError, "Correct the row, or declare the column as DOUBLE or VARCHAR."
     elif "array" in text and "dimensions" in text:
         judged = BadDataError, "Make the arrays alike, or cast them in a query source."

@@ -58,7 +58,7 @@ def table(business: Database) -> Iterator[str]:
     """The name of a table that is dropped afterwards."""
     name = f"t_{secrets.token_hex(6)}"
     yield f"public.{name}"
-    business.execute(f"DROP TABLE IF EXISTS public.{name}")
+    business.execute(f"DROP TABLE IF EXISTS public.{name} CASCADE")
 
 
 def estate_of(declared: Mapping[str, Any], **site: Any) -> Estate:

@@ -98,7 +98,7 @@ def test_a_document_that_is_not_there_is_named(made: Made) -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     found = documents(estate_of({"kind": "documents", "path": "absent/**"}), "x", tmp_path)
-    with pytest.raises(NotFoundError, match="absent.*no such folder"):
+    with pytest.raises(NotFoundError, match=r"absent.*no such folder"):
         list(found.list())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -104,7 +105,7 @@ def test_only_uploads_that_are_older_are_aborted(stored: Objects, bucket: str) -
 
 def test_a_missing_bucket_or_key_is_named_with_what_to_do(stored: Objects, bucket: str) -> None:
     absent = f"absent-{secrets.token_hex(4)}"
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: list(stored.list(absent)),
         lambda: stored.info(absent, "k"),
         lambda: stored.read(absent, "k"),

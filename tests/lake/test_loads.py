@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,13 @@ def test_a_snapshot_shows_the_table_as_it_was(estate_file: Path) -> None:
     estate = load_estate(estate_file)
     with writing(estate) as lake:
         first = load(lake, "t", "SELECT range AS id FROM range(10)", "k1", mode="replace")
+        between = datetime.now(UTC)
         load(lake, "t", "SELECT range AS id FROM range(3)", "k2", mode="replace")
     assert isinstance(first, Committed)
+    with open_lake(estate, at=between) as lake:
+        assert lake.value("SELECT count(*) FROM lake.t") == 10
+    with pytest.raises(NotFoundError), open_lake(estate, at=datetime(2020, 1, 1, tzinfo=UTC)):
+        pass
     with open_lake(estate, version=first.version) as lake:
         assert lake.value("SELECT count(*) FROM lake.t") == 10
     with pytest.raises(NotFoundError), open_lake(estate, version=9999):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
@@ -57,7 +57,7 @@ def read(
             raise made.translate(error) from error
 
 
-def pages(*found: list[dict[str, Any]], **more: Any) -> Fault:
+def pages(*found: Sequence[object], **more: Any) -> Fault:
     """Serve these pages by number, then empty ones."""
 
     def serve(number: int, query: dict[str, str]) -> Answer:
@@ -169,7 +169,7 @@ def test_never_faster_than_allowed() -> None:
 def test_a_repeated_page_is_an_error_that_names_the_parameter() -> None:
     with (
         JsonApi([], fault=lambda number, query: answer({"items": ROWS[:100], "at": number})) as api,
-        pytest.raises(BadDataError, match="page 2: it has the rows of an earlier page.*'page'"),
+        pytest.raises(BadDataError, match=r"page 2: it has the rows of an earlier page.*'page'"),
     ):
         read(api)
     with (
@@ -204,9 +204,11 @@ def test_the_token_goes_to_the_source_and_never_to_another_host(monkeypatch: pyt
 def test_a_denied_token_is_not_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("API_TOKEN", "a-very-secret-token")
     caplog.set_level(logging.DEBUG)
-    with JsonApi(ROWS, fault=lambda number, query: answer({"token": "x"}, 401)) as api:
-        with pytest.raises(AccessDeniedError) as caught:
-            read(api, token="secret:API_TOKEN")
+    with (
+        JsonApi(ROWS, fault=lambda number, query: answer({"token": "x"}, 401)) as api,
+        pytest.raises(AccessDeniedError) as caught,
+    ):
+        read(api, token="secret:API_TOKEN")
     assert "a-very-secret-token" not in f"{caught.value!r} {caught.value} {caplog.text}"
 
 
@@ -266,7 +268,7 @@ def test_a_later_value_that_does_not_fit_is_named(later: dict[str, Any], expecte
 def test_a_first_page_that_mixes_types_asks_for_a_declaration() -> None:
     rows = [{"a": 1}, {"a": "x"}]
     with JsonApi([], fault=pages(rows)) as api:
-        with pytest.raises(BadDataError, match="column 'a' mixes int, str.*Declare"):
+        with pytest.raises(BadDataError, match=r"column 'a' mixes int, str.*Declare"):
             read(api)
         assert read(api, {"a": "VARCHAR"}) == [("1",), ("x",)]
 
@@ -282,7 +284,7 @@ def test_declared_types_are_exact_and_what_does_not_fit_is_named() -> None:
         pytest.raises(BadDataError, match="page 2, row 2: column 't': the value 'soon' is not TIMESTAMPTZ"),
     ):
         read(api, types)
-    with JsonApi([], fault=pages([{"later": 1.5}])) as api, pytest.raises(BadDataError, match="1.5 is not INTEGER"):
+    with JsonApi([], fault=pages([{"later": 1.5}])) as api, pytest.raises(BadDataError, match=r"1.5 is not INTEGER"):
         read(api, types)
 
 
