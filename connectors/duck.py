@@ -67,10 +67,11 @@ def extension_file(name: str) -> Path | None:
 def in_transaction(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether a transaction is open: a statement that fails in it, such as DETACH, would undo all of it."""
     try:
-        first, second = (connection.execute("SELECT txid_current()").fetchone() for _ in range(2))
-    except duckdb.TransactionException:  # open, and failed already
+        connection.execute("BEGIN")
+    except duckdb.TransactionException:
         return True
-    return first == second
+    connection.execute("ROLLBACK")
+    return False
 
 
 def quote_identifier(name: str) -> str:

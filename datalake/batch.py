@@ -15,10 +15,12 @@ from connectors.errors import BadDataError
 from connectors.objects import objects
 from connectors.sources import Slice, Source
 from datalake.session import ALIAS, Lake
+from datalake.translation import translate
 
 # Large enough that a query opens few files, small enough that Dask gets several partitions.
 _FILE_BYTES = "256MB"
-_ROWS_A_GROUP = 122_880
+# Half of DuckDB's default: a group of each thread is in memory until it is written.
+_ROWS_A_GROUP = 61_440
 _FOLDER = "batches"
 
 
@@ -57,7 +59,10 @@ def stage(lake: Lake, table: str, source: Source, part: Slice, load_id: str) -> 
             columns = _describe(lake.connection, select)
             written = _copy(lake.connection, _storable(select, columns), folder)
         except duckdb.Error as error:
-            raise source.translate(error) from error
+            meaning = source.translate(error)
+            if isinstance(meaning, duckdb.Error):  # it is not the source that failed
+                meaning = translate(meaning, "stage", table)
+            raise meaning from error
     columns = _describe(lake.connection, f"SELECT * FROM read_parquet({quote_literal(written[0][0])})")
     return Batch(
         load_id=load_id,
@@ -89,7 +94,7 @@ def _storable(select: str, columns: Mapping[str, str]) -> str:
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, folder: str) -> list[tuple[Any, ...]]:
     """Write Parquet files; return a row (file, rows, bytes, …) for each."""
     found = connection.execute(
-        f"COPY ({select}) TO {quote_literal(folder)} (FORMAT parquet, COMPRESSION snappy, "
+        f"COPY ({select}) TO {quote_literal(folder)} (FORMAT parquet, PARQUET_VERSION v2, COMPRESSION snappy, "
         f"ROW_GROUP_SIZE {_ROWS_A_GROUP}, FILE_SIZE_BYTES '{_FILE_BYTES}', RETURN_STATS)"
     ).fetchall()
     if not found:

@@ -32,6 +32,9 @@ _SETTINGS = MappingProxyType(
     {
         "preserve_insertion_order": "false",
         "enable_progress_bar": "false",
+        # Parts of uploads are buffered whole: at DuckDB's default of 80 MB each they would be most of a load's
+        # memory. With this largest file (of 10,000 parts) a part has S3's least size, 5 MB.
+        "s3_uploader_max_filesize": "'50GB'",
         "http_timeout": "30",
         "http_retries": "2",
         "ducklake_max_retry_count": "15",
@@ -93,6 +96,15 @@ class Lake:
         """Return the URLs of a table's data files in the snapshot that is read."""
         found = self.rows(f"SELECT data_file FROM ducklake_list_files('{ALIAS}', ?)", [table])
         return [str(row[0]) for row in found]
+
+
+def is_open(lake: Lake) -> bool:
+    """Whether the connection has not been closed; whether the servers answer is not asked."""
+    try:
+        lake.connection.execute("SELECT 1")
+    except duckdb.ConnectionException:
+        return False
+    return True
 
 
 def lake_root(estate: Estate) -> str:

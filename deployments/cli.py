@@ -233,7 +233,7 @@ def _check(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _schema(asked: argparse.Namespace) -> int:  # noqa: ARG001
+def _schema(asked: argparse.Namespace) -> int:
     import json
 
     from connectors.estate import json_schema

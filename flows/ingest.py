@@ -18,7 +18,6 @@ from connectors.errors import CausewayError, QuarantinedError
 from connectors.estate import Estate, load_estate
 from datalake.batch import new_load_id
 from datalake.evidence import LoadRecord, QualityRecord
-from datalake.judge import Judge
 from datalake.load import AlreadyLoaded, Committed
 from datalake.session import lake_root, open_lake
 from flows.outcome import failure
@@ -29,11 +28,13 @@ from tasks.ingest.steps import (
     Staged,
     check_batch,
     commit_batch,
+    one_lake,
     quality_records,
     quarantine_batch,
     record_failure,
     source_of,
     stage_batch,
+    summoned,
 )
 
 LIMIT = "causeway-ingest"
@@ -130,11 +131,11 @@ def _load(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:
     record = _new_record(plan)
     started = monotonic()
     try:
-        with concurrency(LIMIT, strict=False), Judge() as judge:
+        with concurrency(LIMIT, strict=False), one_lake(path), summoned(estate, plan) as judge:
             staged = stage_batch(path, plan, record.load_id)
             if isinstance(staged, AlreadyLoaded):
                 return _already(plan, staged)
-            checked = check_batch(path, plan, staged.batch, judge)
+            checked = check_batch(path, plan, staged.batch, judge) if judge else Checked((), 0.0)
             record = _measured(record, staged, checked)
             return _decided(estate, path, plan, staged, checked, record, started)
     except QuarantinedError:

@@ -20,6 +20,11 @@ from connectors.sources.selecting import require_columns, slice_condition, uniqu
 
 _MISFIT = "holds a value that is not a number that fits its type"
 _COMPLAINT = re.compile(rf"column '[^\n]*?' {_MISFIT}")
+_MEASURED = """
+    SELECT relkind IN ('r', 'm')
+        AND pg_relation_size(oid) / current_setting('block_size')::int <= relpages + 4000 AS measured
+    FROM pg_class WHERE oid = to_regclass(%s)
+"""
 _DECIMAL = re.compile(r"(?i)(?:decimal|numeric)\((\d+)(?:,\s*(-?\d+))?\)(\[\])*")
 _LOST = ("server closed the connection", "terminating connection", "connection reset", "ssl syscall",
          "could not receive data", "connection not open", "connection refused")  # fmt: skip
@@ -66,7 +71,7 @@ class _Column:
 
 
 class DatabaseTable:
-    """Reads in one snapshot of the database, in parallel where a whole table is read.
+    """Reads in one snapshot of the database; in parallel where a whole, analysed table is read.
 
     A slice is cut by PostgreSQL, which can use an index. A `numeric` that DuckDB could only hold as DOUBLE is
     refused unless its type is declared; NaN, which it would read as 0, and decimals that a declared type
@@ -157,17 +162,21 @@ class DatabaseTable:
         kinds = {column.name: column.kind for column in columns}
         cut = slice_condition(part, kinds, cast="CAST({} AS {})", where=self._where)
         listed = ", ".join(column.local_sql() for column in columns)
-        if table and cut == "true" and not any(column.remote for column in columns) and self._is_stored(table):
-            return f"SELECT {listed} FROM {attached}.{_quoted(table)}{_guard(attached, columns, inner)}"
+        if table and cut == "true" and not any(column.remote for column in columns):
+            guard = _guard(attached, columns, inner)
+            if not guard or self._is_measured(table):
+                return f"SELECT {listed} FROM {attached}.{_quoted(table)}{guard}"
         sent = ", ".join(column.remote_sql() for column in columns)
         return f"SELECT {listed} FROM {_remote(attached, f'SELECT {sent} FROM {inner} WHERE {cut}')}"
 
-    def _is_stored(self, table: str) -> bool:
-        """Whether DuckDB reads it by row addresses; of a view it would hold all rows while the guard runs."""
-        found = self._database.query(
-            "SELECT relkind IN ('r', 'm') AS stored FROM pg_class WHERE oid = to_regclass(%s)", [_quoted(table)]
-        )
-        return bool(found and found[0]["stored"])
+    def _is_measured(self, table: str) -> bool:
+        """Whether PostgreSQL knows the table's size, by which DuckDB cuts its parallel scan into pieces.
+
+        Beside the guard DuckDB holds each piece in memory: of a view, a new table or a grown one that would
+        be all of it, or the rest.
+        """
+        found = self._database.query(_MEASURED, [_quoted(table)])
+        return bool(found and found[0]["measured"])
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, address: Address, secret: str, attached: str) -> None:
@@ -193,15 +202,19 @@ def _without_enums(connection: duckdb.DuckDBPyConnection, query: str) -> str:
 
 
 def _guard(attached: str, columns: list[_Column], inner: str) -> str:
-    """Return a WHERE that fails the read, in its own snapshot, when a value would arrive as another one."""
+    """Return a branch without rows that fails the read, in its own snapshot, when a value is a misfit.
+
+    A branch of UNION ALL, as DuckDB would hold the whole table to join it with a condition. A filter on top
+    could make DuckDB drop the branch: the SELECT is to be read whole.
+    """
     misfits = {column.complaint(): sql for column in columns if (sql := column.misfit_sql())}
     if not misfits:
         return ""
     cases = " ".join(f"WHEN {sql} THEN {quote_literal(text)}" for text, sql in misfits.items())
     any_of_them = " OR ".join(misfits.values())
     query = f"SELECT CASE {cases} END AS text FROM {inner} WHERE {any_of_them} LIMIT 1"
-    stop = "CASE WHEN count(*) = 0 THEN true ELSE error(any_value(text)) END"
-    return f" WHERE (SELECT {stop} FROM {_remote(attached, query)})"
+    nulls = ", ".join(["NULL"] * len(columns))
+    return f" UNION ALL SELECT {nulls} FROM {_remote(attached, query)} WHERE error(text) IS NOT NULL"
 
 
 def _remote(attached: str, query: str) -> str:

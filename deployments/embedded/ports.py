@@ -83,7 +83,7 @@ def _free_block(size: int, taken: set[int]) -> range:
     Random, so that installations that start at the same moment do not choose the same ones.
     """
     for _ in range(_ATTEMPTS):
-        first = random.randrange(_LOWEST, _HIGHEST - size)  # noqa: S311 - no secret
+        first = random.randrange(_LOWEST, _HIGHEST - size)
         block = range(first, first + size)
         if taken.isdisjoint(block) and not any(map(_obstacle, block)):
             return block

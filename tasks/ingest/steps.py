@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +19,14 @@ from prefect.cache_policies import NO_CACHE
 from connectors.estate import DocumentsSource, Estate, Expectation, Table, load_estate
 from connectors.sources import Source, documents, source
 from datalake import batch as batches
-from datalake import documents as document_rows
+from datalake import documents as document_table
 from datalake.batch import Batch
 from datalake.evidence import LoadRecord, QualityRecord, write
 from datalake.judge import Judge, Verdict
 from datalake.load import AlreadyLoaded, Committed, commit, loaded
 from datalake.quality import count_violations, failing_rows, key_expectations
 from datalake.quarantine import quarantine
-from datalake.session import Lake, open_lake
+from datalake.session import Lake, is_open, open_lake
 from tasks.ingest.plan import LoadPlan
 from tasks.outcome import is_retryable
 
@@ -58,8 +59,40 @@ class Checked:
     seconds: float
 
 
+_open_lake: ContextVar[Lake | None] = ContextVar("_open_lake", default=None)
+
+
+@contextmanager
+def one_lake(estate_path: str) -> Iterator[None]:
+    """Let the steps inside share one connection to the lake; opening one costs half a second."""
+    with _opened(estate_path) as lake:
+        token = _open_lake.set(lake)
+        try:
+            yield
+        finally:
+            _open_lake.reset(token)
+
+
 @contextmanager
 def loading_lake(estate_path: str) -> Iterator[Lake]:
+    """Give the connection that the steps share, or one of its own.
+
+    A step that fails closes the shared one for good, so that its next try begins with a fresh one.
+    """
+    shared = _open_lake.get()
+    if shared is None or not is_open(shared):
+        with _opened(estate_path) as lake:
+            yield lake
+        return
+    try:
+        yield shared
+    except BaseException:
+        shared.connection.close()
+        raise
+
+
+@contextmanager
+def _opened(estate_path: str) -> Iterator[Lake]:
     """Open the lake for a load, with the estate's memory limit and a folder to spill into."""
     estate = load_estate(estate_path)
     with (
@@ -78,7 +111,7 @@ def declared_table(estate: Estate, name: str) -> Table:
     """Return what the estate says of a table; for documents, of `lake.objects`."""
     table = estate.table(name)
     if isinstance(estate.source(table.source), DocumentsSource):
-        return document_rows.declared(table)
+        return document_table.declared(table)
     return table
 
 
@@ -93,9 +126,22 @@ def source_of(estate: Estate, name: str, folder: Path, lake: Lake | None = None)
     table = estate.table(name)
     found = estate.source(table.source)
     if isinstance(found, DocumentsSource):
+        # Arrow's import costs 40 MB, which a load that DuckDB does alone need not hold.
+        from datalake.document_rows import DocumentRows
+
         assert lake is not None
-        return document_rows.DocumentRows(lake, table.source, documents(estate, table.source, folder), dict(found.tags))
+        return DocumentRows(lake, table.source, documents(estate, table.source, folder), dict(found.tags))
     return source(estate, table.source, table.columns, folder)
+
+
+@contextmanager
+def summoned(estate: Estate, plan: LoadPlan) -> Iterator[Judge | None]:
+    """Give a judge that is on its way, or None for a table that expects nothing."""
+    if not expectations_of(declared_table(estate, plan.table)):
+        yield None
+        return
+    with Judge() as judge:
+        yield judge
 
 
 @task(name="stage", task_run_name="stage {plan.table}", **ACTS)
@@ -123,7 +169,7 @@ def check_batch(estate_path: str, plan: LoadPlan, batch: Batch, judge: Judge) ->
     with loading_lake(estate_path) as lake:
         expected = expectations_of(declared_table(lake.estate, plan.table))
         counts = count_violations(lake, batch, expected)
-    verdicts = judge.verdicts(plan.table, counts) if counts else []
+    verdicts = judge.verdicts(plan.table, counts)
     return Checked(tuple(verdicts), monotonic() - started)
 
 

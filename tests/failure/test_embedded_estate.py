@@ -291,10 +291,7 @@ def test_a_suspended_server_is_found_and_restarted(shared: Installation, server:
 
 def test_two_commands_at_once_do_the_work_once(light: Installation) -> None:
     light.kill(*LIGHT)
-    both = [
-        subprocess.Popen(command(light.home, *LIGHT), env=environment(), stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    both = [subprocess.Popen(command(light.home, *LIGHT), env=environment(), stdout=subprocess.PIPE) for _ in range(2)]
     outputs = [process.communicate(timeout=60)[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("all 2 servers are running" in output for output in outputs) == 1
@@ -518,9 +515,7 @@ def test_an_ordinary_user_brings_it_up_without_rights() -> None:
             assert {path.stat().st_uid for path in home.path.rglob("*")} == {65534}
         finally:
             code = "import sys, deployments.embedded as e; e.remove(e.Home(sys.argv[1]))"
-            subprocess.run(
-                [*ORDINARY, python, "-c", code, str(home.path)], env=variables, cwd="/", check=True
-            )
+            subprocess.run([*ORDINARY, python, "-c", code, str(home.path)], env=variables, cwd="/", check=True)
     finally:
         shutil.rmtree(folder)
 

@@ -74,9 +74,7 @@ class Declared:
 
     def loads(self, table: str) -> list[tuple[str, int, str | None]]:
         """Return (status, rows, reason) of every load of a table, the oldest first."""
-        found = self.rows(
-            "SELECT status, rows, reason FROM ops.loads WHERE table_name = ? ORDER BY started_at", table
-        )
+        found = self.rows("SELECT status, rows, reason FROM ops.loads WHERE table_name = ? ORDER BY started_at", table)
         return [(str(status), int(rows), reason) for status, rows, reason in found]
 
     def batch_files(self, table: str) -> set[str]:

@@ -111,13 +111,9 @@ def test_objects_of_a_bucket_are_loaded(declared: Declared, tmp_path: Path, kind
         select = f"SELECT range + {number * 5} AS id, 'n' || range AS name FROM range(5)"
         duckdb.connect().execute(f"COPY ({select}) TO '{file}' {files[kind]}")
         declared.store.put(bucket, f"in/{file.name}", file.read_bytes())
-    declared.add(
-        "things", {"kind": "objects", "site": "idc", "bucket": bucket, "path": f"in/*.{kind}", "format": kind}
-    )
+    declared.add("things", {"kind": "objects", "site": "idc", "bucket": bucket, "path": f"in/*.{kind}", "format": kind})
     assert ingest(str(declared), "things").rows == 10
-    assert declared.rows("SELECT count(*), sum(id), min(name), max(name) FROM lake.things") == [
-        (10, 45, "n0", "n4")
-    ]
+    assert declared.rows("SELECT count(*), sum(id), min(name), max(name) FROM lake.things") == [(10, 45, "n0", "n4")]
 
 
 def test_files_beside_the_estate_are_loaded(declared: Declared) -> None:
@@ -184,9 +180,9 @@ def test_a_bad_batch_is_quarantined_and_the_mended_one_is_loaded_under_the_same_
     assert {row[0] for row in kept} <= {word.strip("'\"") for word in str(caught.value).split()}
     assert set(str(kept[0][3]).split()) == declared.batch_files("people")
     assert "nothing became visible" in prefect.artifacts("load-people")[0]["data"]
-    assert not prefect.post(
-        "/events/filter", {"filter": {"resource": {"id": [f"s3://{declared.bucket}/people"]}}}
-    )["events"]
+    assert not prefect.post("/events/filter", {"filter": {"resource": {"id": [f"s3://{declared.bucket}/people"]}}})[
+        "events"
+    ]
 
     execute(postgres, f"DELETE FROM {people} WHERE id > 5")
     assert ingest(str(declared), "people", load_key="monday").status == "committed"
@@ -239,9 +235,7 @@ def test_a_load_key_given_twice_is_loaded_once(declared: Declared, people: str) 
     assert len(declared.loads("people")) == 2
 
 
-def test_a_backfill_by_windows_run_again_changes_nothing_in_an_append_table(
-    declared: Declared, people: str
-) -> None:
+def test_a_backfill_by_windows_run_again_changes_nothing_in_an_append_table(declared: Declared, people: str) -> None:
     declared.add("people", table_of(people), cursor="day")
     ask = partial(backfill, str(declared), "people", "2013-01-02", "2013-01-09", "3d")
     assert [(one.status, one.rows) for one in ask()] == [("committed", 3), ("committed", 3), ("committed", 1)]
@@ -262,9 +256,7 @@ def test_a_backfill_of_a_replace_table_puts_each_window_in_its_place(
     assert found == [(10, [3, 4, 5, 6])]
 
 
-def test_what_is_asked_wrongly_is_answered_with_the_choices(
-    declared: Declared, people: str, prefect: Prefect
-) -> None:
+def test_what_is_asked_wrongly_is_answered_with_the_choices(declared: Declared, people: str, prefect: Prefect) -> None:
     declared.add("people", table_of(people))
     with pytest.raises(NotFoundError, match=r"'peple'.*Choose one of: people"):
         ingest(str(declared), "peple")
