@@ -9,7 +9,6 @@ from time import monotonic
 from typing import cast
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, materialize
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
@@ -19,9 +18,10 @@ from connectors.estate import Estate, load_estate
 from datalake.batch import new_load_id
 from datalake.evidence import LoadRecord, QualityRecord
 from datalake.load import AlreadyLoaded, Committed
-from datalake.session import lake_root, open_lake
+from datalake.session import lake_root
 from flows.outcome import failure
 from tasks.ingest.plan import LoadPlan, Refuse, decide, plan_load, window_length, windows
+from tasks.ingest.showing import show_load, show_plan, show_quality
 from tasks.ingest.steps import (
     ACTS,
     Checked,
@@ -32,7 +32,6 @@ from tasks.ingest.steps import (
     quality_records,
     quarantine_batch,
     record_failure,
-    source_of,
     stage_batch,
     summoned,
 )
@@ -86,7 +85,8 @@ def ingest(
     try:
         declared = load_estate(estate)
         plan = plan_load(declared, table, start, end, load_key, str(flow_run.id))
-        return _show_plan(declared, estate, plan) if dry_run else _load(declared, estate, plan)
+        run = _plan_only if dry_run else _load
+        return run(declared, estate, plan)
     except CausewayError as error:
         return cast(IngestReport, failure(error))
 
@@ -120,10 +120,15 @@ def backfill(
             plan_load(declared, table, first, last, None, str(flow_run.id))
             for first, last in windows(start, end, length)
         ]
-        run = _show_plan if dry_run else _load
+        run = _plan_only if dry_run else _load
         return [run(declared, estate, plan) for plan in plans]
     except CausewayError as error:
         return cast(list[IngestReport], failure(error))
+
+
+def _plan_only(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:
+    estimate = show_plan(estate, Path(path).resolve().parent, plan)
+    return IngestReport(plan.table, "planned", plan.load_key, rows=estimate or 0)
 
 
 def _load(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:
@@ -156,7 +161,7 @@ def _decided(
 ) -> IngestReport:
     decision = decide(checked.verdicts)
     quality = quality_records(plan, record.load_id, staged.batch.rows, checked.verdicts)
-    _show_quality(plan, quality)
+    show_quality(plan, quality)
     if isinstance(decision, Refuse):
         record = replace(record, status="quarantined", reason="; ".join(decision.reasons))
         failed = [
@@ -165,7 +170,7 @@ def _decided(
             if not one.success and one.count.expectation.level == "quarantine"
         ]
         quarantine_batch(path, plan, staged.batch, record, quality, failed)
-        _show_load(plan, record, None, decision.reasons)
+        show_load(plan, record, None, decision.reasons)
         raise QuarantinedError(
             "lake", "load", plan.table, record.reason or "",
             "The batch is set aside, nothing of it is visible: causeway sql \"select reasons, row_data from "
@@ -174,7 +179,7 @@ def _decided(
     outcome = _commit(estate, path, plan, staged, record, quality)
     if isinstance(outcome, AlreadyLoaded):
         return _already(plan, outcome)
-    _show_load(plan, record, outcome.version, decision.warnings)
+    show_load(plan, record, outcome.version, decision.warnings)
     return IngestReport(
         table=plan.table,
         status="committed",
@@ -258,96 +263,3 @@ def _leave_failure(path: str, record: LoadRecord) -> None:
 def _already(plan: LoadPlan, done: AlreadyLoaded) -> IngestReport:
     get_run_logger().info("%s was committed before under the key %s", plan.table, plan.load_key)
     return IngestReport(plan.table, "already-loaded", plan.load_key, load_id=done.load_id)
-
-
-# --- What a user sees ----------------------------------------------------------------------------
-
-
-def _show_plan(estate: Estate, path: str, plan: LoadPlan) -> IngestReport:
-    declared = estate.table(plan.table)
-    with open_lake(estate, read_only=False) as lake:
-        found = source_of(estate, plan.table, Path(path).parent, lake)
-        estimate = found.estimate()
-        held = lake.value(f'SELECT count(*) FROM "{plan.target}"') if lake.has_table(plan.target) else None
-    what = {
-        "append": "add the batch",
-        "replace": "put the batch in the place of the same slice, or of all rows",
-        "merge": f"update by ({', '.join(declared.key)}), add what is new",
-    }[plan.mode]
-    lines = [
-        f"### Plan for `{plan.target}`: nothing was done",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| take | {found.describe()} |",
-        f"| slice | {_slice_words(plan)} |",
-        f"| rows | {'unknown' if estimate is None else f'about {estimate:,}'} |",
-        f"| do | {what} |",
-        f"| table now | {'does not exist yet' if held is None else f'{held:,} rows'} |",
-        f"| checks | {len(declared.expectations)} expectations |",
-        f"| key | `{plan.load_key}` |",
-        f"| cost | {_cost_words(estate, plan)} |",
-    ]
-    create_markdown_artifact("\n".join(lines), key=f"plan-{_slug(plan.target)}")
-    get_run_logger().info("dry run: %s; %s; %s", found.describe(), what, _slice_words(plan))
-    return IngestReport(plan.table, "planned", plan.load_key, rows=estimate or 0)
-
-
-def _cost_words(estate: Estate, plan: LoadPlan) -> str:
-    site = getattr(estate.source(plan.source), "site", None)
-    if site is None or site == estate.lake.site:
-        return "no traffic between sites"
-    prices = estate.site(site).prices
-    if prices is None:
-        return f"traffic from {site} to {estate.lake.site}, no price card"
-    return f"traffic from {site} to {estate.lake.site}: {prices.egress_gib} {prices.currency} a GiB"
-
-
-def _slice_words(plan: LoadPlan) -> str:
-    part = plan.part
-    return f"{part.start or '…'} ≤ {part.cursor} < {part.end or '…'}" if part.cursor else "all rows"
-
-
-def _show_load(plan: LoadPlan, record: LoadRecord, version: int | None, remarks: tuple[str, ...]) -> None:
-    speed = record.rows / record.stage_seconds if record.stage_seconds else 0.0
-    lines = [
-        f"### {plan.target}: {record.status}",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| rows | {record.rows:,} |",
-        f"| size | {record.bytes / 1e6:,.1f} MB in {record.files} files |",
-        f"| from | {plan.source} ({_slice_words(plan)}) |",
-        f"| mode | {plan.mode} |",
-        f"| speed | {speed:,.0f} rows/s |",
-        f"| time | staged in {record.stage_seconds:.1f} s, checked in {record.check_seconds:.1f} s |",
-        f"| snapshot | {version if version is not None else 'none: nothing became visible'} |",
-        f"| load | `{record.load_id}` |",
-        f"| key | `{record.load_key}` |",
-    ]
-    if remarks:
-        lines += ["", *(f"- {remark}" for remark in remarks)]
-    create_markdown_artifact("\n".join(lines), key=f"load-{_slug(plan.target)}", description=f"Load of {plan.target}")
-
-
-def _show_quality(plan: LoadPlan, quality: list[QualityRecord]) -> None:
-    if not quality:
-        return
-    create_table_artifact(
-        [
-            {
-                "expectation": one.expectation,
-                "result": "ok" if one.success else one.level,
-                "unexpected": one.unexpected,
-                "rows": one.rows,
-                "mostly": one.mostly,
-            }
-            for one in quality
-        ],
-        key=f"quality-{_slug(plan.target)}",
-        description=f"Expectations of {plan.table}",
-    )
-
-
-def _slug(name: str) -> str:
-    return name.replace("_", "-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -285,7 +285,8 @@ class ObjectFiles(_Files):
         try:
             yield
         finally:
-            connection.execute(f"DROP SECRET IF EXISTS {secret}")
+            with suppress(duckdb.TransactionException):  # a transaction that failed takes no statement
+                connection.execute(f"DROP SECRET IF EXISTS {secret}")
 
 
 def _s3_fields(store: ObjectStore, bucket: str) -> str:

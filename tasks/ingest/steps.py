@@ -121,15 +121,15 @@ def expectations_of(table: Table) -> list[Expectation]:
     return [*table.expectations, *(one for one in implied if one not in table.expectations)]
 
 
-def source_of(estate: Estate, name: str, folder: Path, lake: Lake | None = None) -> Source:
-    """Return the driver of a table's source; one of documents needs the lake that keeps them."""
+def source_of(lake: Lake, name: str, folder: Path) -> Source:
+    """Return the driver of a table's source; one of documents keeps them in the lake when it is read."""
+    estate = lake.estate
     table = estate.table(name)
     found = estate.source(table.source)
     if isinstance(found, DocumentsSource):
         # Arrow's import costs 40 MB, which a load that DuckDB does alone need not hold.
         from datalake.document_rows import DocumentRows
 
-        assert lake is not None
         return DocumentRows(lake, table.source, documents(estate, table.source, folder), dict(found.tags))
     return source(estate, table.source, table.columns, folder)
 
@@ -153,7 +153,7 @@ def stage_batch(estate_path: str, plan: LoadPlan, load_id: str) -> Staged | Alre
         if done is not None:
             return done
         batches.discard(lake, plan.target, load_id)  # what an earlier try of this task wrote
-        found = source_of(lake.estate, plan.table, Path(estate_path).parent, lake)
+        found = source_of(lake, plan.table, Path(estate_path).resolve().parent)
         batch = batches.stage(lake, plan.target, found, plan.part, load_id)
     seconds = monotonic() - started
     get_run_logger().info(

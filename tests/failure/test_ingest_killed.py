@@ -28,9 +28,9 @@ pytestmark = pytest.mark.servers
 
 SEED = int(os.environ.get("CAUSEWAY_KILL_SEED") or random.randrange(1_000_000))
 """Set CAUSEWAY_KILL_SEED to repeat a run's points in time."""
-APPENDS, MERGES = 12, 8
+APPENDS, MERGES = 14, 6
 ROWS = 100_000
-MERGED = 40_000
+MERGED = 20_000
 
 
 @pytest.fixture(scope="module")

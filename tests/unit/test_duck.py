@@ -51,13 +51,21 @@ def test_an_absent_extension_is_a_lost_capability_with_a_next_step() -> None:
         duck.load_extension(duck.connect(), "no_such")
 
 
-def test_an_open_transaction_is_noticed() -> None:
+@pytest.mark.parametrize("default", ["memory", "lake"])
+def test_an_open_transaction_is_noticed_and_kept(default: str, tmp_path: Path) -> None:
     connection = duck.connect()
-    assert not duck.in_transaction(connection)
+    duck.load_extension(connection, "ducklake")
+    connection.execute(f"ATTACH 'ducklake:{tmp_path}/catalog' AS lake (DATA_PATH '{tmp_path}/data')")
+    connection.execute(f"USE {default}")
+    assert not any(duck.in_transaction(connection) for _ in range(50))
     connection.execute("BEGIN")
-    assert duck.in_transaction(connection)
+    connection.execute("CREATE TABLE made AS SELECT 1 AS a")
+    assert all(duck.in_transaction(connection) for _ in range(50))
+    connection.execute("COMMIT")
+    assert connection.execute("FROM made").fetchall() == [(1,)]
+    connection.execute("BEGIN")
     with pytest.raises(duckdb.Error):
-        connection.execute("SELECT 1 / 'x'::INTEGER")
+        connection.execute("SELECT 'x'::INTEGER")
     assert duck.in_transaction(connection)
     connection.execute("ROLLBACK")
     assert not duck.in_transaction(connection)
