@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from connectors.errors import CapabilityError
+from connectors.estate import ObjectStore
 
 
 def connect(
@@ -96,3 +97,18 @@ def _is_loaded(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 def _first_sentence(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
+
+
+def s3_secret(store: ObjectStore, scope: str) -> str:
+    """Return the fields of a secret for what lies below the URL `scope` (s3:// or s3a://) of an object store."""
+    scheme, _, host = store.url.rstrip("/").partition("://")
+    fields = {
+        "KEY_ID": quote_literal(store.access_key.reveal()),
+        "SECRET": quote_literal(store.secret_key.reveal()),
+        "ENDPOINT": quote_literal(host),
+        "REGION": quote_literal(store.region),
+        "URL_STYLE": "'path'",
+        "USE_SSL": "true" if scheme == "s3+https" else "false",
+        "SCOPE": quote_literal(scope),
+    }
+    return ", ".join(["TYPE s3", *(f"{name} {value}" for name, value in fields.items())])

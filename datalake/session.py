@@ -13,9 +13,9 @@ from typing import Any
 import duckdb
 
 from connectors.databases import database
-from connectors.duck import connect, load_extension, quote_identifier, quote_literal
+from connectors.duck import connect, load_extension, quote_identifier, quote_literal, s3_secret
 from connectors.errors import CausewayError, NotFoundError
-from connectors.estate import Estate, ObjectStore
+from connectors.estate import Estate
 from connectors.objects import objects
 from datalake.translation import lake_errors
 
@@ -154,7 +154,7 @@ def _configure(connection: duckdb.DuckDBPyConnection) -> None:
 def create_secrets(connection: duckdb.DuckDBPyConnection, estate: Estate) -> None:
     """Give DuckDB the lake's credentials; they live in its memory and are shown redacted."""
     store = estate.objects(estate.lake.site)
-    connection.execute(f"CREATE OR REPLACE SECRET lake_objects ({s3_secret(store, estate.lake.bucket)})")
+    connection.execute(f"CREATE OR REPLACE SECRET lake_objects ({s3_secret(store, f's3://{estate.lake.bucket}/')})")
     if store.ca_file:
         connection.execute(f"SET ca_cert_file = {quote_literal(str(store.ca_file))}")
     catalog = estate.lake.catalog
@@ -176,21 +176,6 @@ def create_secrets(connection: duckdb.DuckDBPyConnection, estate: Estate) -> Non
         f"DATA_PATH {quote_literal(lake_root(estate) + '/data')}, "
         "METADATA_PARAMETERS MAP {'TYPE': 'postgres', 'SECRET': 'lake_postgres'})"
     )
-
-
-def s3_secret(store: ObjectStore, bucket: str) -> str:
-    """Return the fields of a DuckDB secret for one bucket of an object store."""
-    scheme, _, host = store.url.rstrip("/").partition("://")
-    fields = {
-        "KEY_ID": quote_literal(store.access_key.reveal()),
-        "SECRET": quote_literal(store.secret_key.reveal()),
-        "ENDPOINT": quote_literal(host),
-        "REGION": quote_literal(store.region),
-        "URL_STYLE": "'path'",
-        "USE_SSL": "true" if scheme.endswith("https") else "false",
-        "SCOPE": quote_literal(f"s3://{bucket}/"),
-    }
-    return ", ".join(["TYPE s3", *(f"{name} {value}" for name, value in fields.items())])
 
 
 def _attach(

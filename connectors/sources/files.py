@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import duckdb
 
-from connectors.duck import connect, load_extension, quote_identifier, quote_literal
+from connectors.duck import connect, load_extension, quote_identifier, quote_literal, s3_secret
 from connectors.errors import BadDataError, CapabilityError, NotFoundError
 from connectors.estate import Estate, FileFormat, FilesSource, ObjectsSource, ObjectStore
 from connectors.objects import objects
@@ -271,7 +271,8 @@ class ObjectFiles(_Files):
                     "Rename the object.",
                 )  # fmt: skip
             yield _File(
-                f"s3://{bucket}/{key}", found.bytes,
+                # The lake's own secret is for s3://, also when its bucket at another site has this name.
+                f"s3a://{bucket}/{key}", found.bytes,
                 lambda key=key: store.read(bucket, key),  # type: ignore[misc]
             )  # fmt: skip
 
@@ -280,27 +281,13 @@ class ObjectFiles(_Files):
         load_extension(connection, "httpfs")
         if self._store.ca_file:
             connection.execute(f"SET ca_cert_file = {quote_literal(str(self._store.ca_file))}")
-        secret = unique_name("secret")
-        connection.execute(f"CREATE SECRET {secret} ({_s3_fields(self._store, self._declared.bucket)})")
+        secret, scope = unique_name("secret"), f"s3a://{self._declared.bucket}/"
+        connection.execute(f"CREATE SECRET {secret} ({s3_secret(self._store, scope)})")
         try:
             yield
         finally:
             with suppress(duckdb.TransactionException):  # a transaction that failed takes no statement
                 connection.execute(f"DROP SECRET IF EXISTS {secret}")
-
-
-def _s3_fields(store: ObjectStore, bucket: str) -> str:
-    scheme, _, host = store.url.rstrip("/").partition("://")
-    fields = {
-        "KEY_ID": quote_literal(store.access_key.reveal()),
-        "SECRET": quote_literal(store.secret_key.reveal()),
-        "ENDPOINT": quote_literal(host),
-        "REGION": quote_literal(store.region),
-        "URL_STYLE": "'path'",
-        "USE_SSL": "true" if scheme == "s3+https" else "false",
-        "SCOPE": quote_literal(f"s3://{bucket}/"),
-    }
-    return ", ".join(["TYPE s3", *(f"{name} {value}" for name, value in fields.items())])
 
 
 def _described(connection: duckdb.DuckDBPyConnection, reader: str) -> dict[str, str]:
