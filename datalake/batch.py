@@ -15,7 +15,7 @@ from connectors.errors import BadDataError
 from connectors.objects import objects
 from connectors.sources import Slice, Source
 from datalake.session import ALIAS, Lake
-from datalake.translation import translate
+from datalake.translation import lake_errors, translate
 
 # Large enough that a query opens few files, small enough that Dask gets several partitions.
 _FILE_BYTES = "256MB"
@@ -54,16 +54,18 @@ def stage(lake: Lake, table: str, source: Source, part: Slice, load_id: str) -> 
     Raises what the source raises; what was written before an error is removed by `sweep`.
     """
     folder = f"{lake.root}/{_FOLDER}/{table}/{load_id}"
-    with source.scan(lake.connection, part) as select:
-        try:
-            columns = _describe(lake.connection, select)
-            written = _copy(lake.connection, _storable(select, columns), folder)
-        except duckdb.Error as error:
-            meaning = source.translate(error)
-            if isinstance(meaning, duckdb.Error):  # it is not the source that failed
-                meaning = translate(meaning, "stage", table)
-            raise meaning from error
-    columns = _describe(lake.connection, f"SELECT * FROM read_parquet({quote_literal(written[0][0])})")
+    # Also what is raised when the source is left, or by the look at what was written, is the lake's to name.
+    with lake_errors("stage", table):
+        with source.scan(lake.connection, part) as select:
+            try:
+                columns = _describe(lake.connection, select)
+                written = _copy(lake.connection, _storable(select, columns), folder)
+            except duckdb.Error as error:
+                meaning = source.translate(error)
+                if isinstance(meaning, duckdb.Error):  # it is not the source that failed
+                    meaning = translate(meaning, "stage", table)
+                raise meaning from error
+        columns = _describe(lake.connection, f"SELECT * FROM read_parquet({quote_literal(written[0][0])})")
     return Batch(
         load_id=load_id,
         table=table,

@@ -53,6 +53,12 @@ _MEANINGS: tuple[tuple[str, type[CausewayError], str], ...] = (
         "Check the name, and whether the lake was made (`causeway up`, or a first load).",
     ),
     (
+        # Stores answer so to a write without telling why; a full disk is the most common reason.
+        r"HTTP 50\d for HTTP (?:PUT|POST)",
+        UnavailableError,
+        "The same call may be made again. If it lasts, look at the store's log and its free space.",
+    ),
+    (
         r"Connection error|HTTP 50\d|50\d \(|Timeout|timed out|Failed to execute query",
         UnavailableError,
         "Look at `causeway status`; the same call may be made again.",

@@ -39,8 +39,9 @@ def _header(start: bytes, encoding: str, delimiter: str, where: str) -> list[str
     decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
     try:
         text = decoder.decode(start)
-    except UnicodeDecodeError as error:
-        line = start[: error.start].count(b"\n") + 1
+    except UnicodeError as error:
+        # UTF-16 without a byte order mark fails as a whole, and at no place.
+        line = start[: getattr(error, "start", 0)].count(b"\n") + 1
         raise BadDataError(
             "files", "read", where, f"line {line}: its bytes are not {encoding}",
             "Declare the source's encoding, or convert the file.",

@@ -141,7 +141,8 @@ class _Files:
         nulls = ", ".join(map(quote_literal, self._format.null_values))
         return (
             f"read_csv({listed}, header = true, delim = {quote_literal(self._format.delimiter)}, "
-            f"quote = '\"', escape = '\"', strict_mode = true, comment = '', nullstr = [{nulls}], "
+            # Without a skip of 0 DuckDB passes over the lines before a wider one, header and rows, in silence.
+            f"quote = '\"', escape = '\"', strict_mode = true, comment = '', skip = 0, nullstr = [{nulls}], "
             f"encoding = {quote_literal(self._encoding())}{more})"
         )
 

@@ -229,11 +229,13 @@ def test_a_numeric_nan_never_becomes_zero_however_it_is_read(
 MEMORY = """
 import re, sys
 from pathlib import Path
-from connectors.duck import connect
+from connectors.duck import connect, load_extension
 from connectors.estate import Estate
 from connectors.sources import Slice, source
 estate = Estate.model_validate_json(sys.argv[1])
 connection = connect(memory_limit=128 * 2**20, threads=2)
+load_extension(connection, "postgres_scanner")
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 with source(estate, "x", {}, Path()).scan(connection, Slice(*sys.argv[2:])) as select:
     print(*connection.execute(f"SELECT count(*), count(DISTINCT length(pad)) FROM ({select})").fetchall()[0])
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -264,10 +266,9 @@ def test_a_large_table_is_never_held_whole(
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2, done.stdout
-    counts, peak = done.stdout.splitlines()
+    base, counts, peak = done.stdout.splitlines()
     assert counts == "500000 1"
-    assert int(peak) // 1024 < 128 + 150  # the limit, and the interpreter with its libraries
+    assert (int(peak) - int(base)) // 1024 < 128 + 64  # DuckDB's limit, and what libpq buffers for two threads
 
 
 def test_a_numeric_nan_stays_one_where_double_is_declared(typed: Any, duck: duckdb.DuckDBPyConnection) -> None:

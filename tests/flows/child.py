@@ -6,6 +6,7 @@ It says `ready` when all is imported, loads when it reads a line, and ends with 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ class Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        self._ready = threading.Event()
+        self._ready, self._went = threading.Event(), False
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -41,6 +42,7 @@ class Child:
     def go(self) -> None:
         """Let it load, once it has imported everything."""
         assert self._ready.wait(120)
+        self._went = True
         assert self.process.stdin
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
@@ -67,7 +69,9 @@ class Child:
         self.close()
 
     def result(self, seconds: float = 180) -> list[str]:
-        """Return the words of its last line, once it has ended."""
+        """Let it load if it does not yet; return the words of its last line, once it has ended."""
+        if not self._went:
+            self.go()
         try:
             self.process.wait(seconds)
         finally:
@@ -82,17 +86,15 @@ class Child:
         self._reader.join(30)
         for stream in (self.process.stdin, self.process.stdout):
             if stream and not stream.closed:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
 
 
 def _hasten(seconds: float) -> None:
     import flows.ingest as module
 
     changed: Any = module
-    changed.ACTS = {**module.ACTS, "retry_delay_seconds": [seconds] * 3}
+    changed.ACTS = {**module.ACTS, "retry_delay_seconds": [seconds] * 3}  # type: ignore
     for name in ("stage_batch", "check_batch", "quarantine_batch"):
         setattr(module, name, getattr(module, name).with_options(retry_delay_seconds=[seconds] * 3))
 

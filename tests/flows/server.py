@@ -58,7 +58,7 @@ class Prefect:
             "limit": 50,
         }
         found: list[dict[str, Any]] = []
-        wait_until(lambda: bool(found.extend(self.post("/events/filter", body)["events"]) or found), 15)
+        wait_until(lambda: bool(found.extend(self.post("/events/filter", body)["events"]) or found), 15)  # type: ignore
         return found
 
 
