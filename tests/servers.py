@@ -86,6 +86,8 @@ def seaweedfs(folder: Path) -> Iterator[Running]:
         "-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items()),
         "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-s3.iam.readOnly=false",
         "-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false",
+        # Each bucket takes a volume of its own; the default allows one for each GB that the disk has free.
+        "-volume.max=2000",
     ]  # fmt: skip
     environment = {**os.environ, "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret}
     address = f"127.0.0.1:{ports['s3.port']}"

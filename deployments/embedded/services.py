@@ -100,13 +100,14 @@ def _objects(home: Home, name: str, ports: Mapping[str, int], secrets: Mapping[s
     data, prefix = home.data(name), name.replace("-", "_").upper()
     # In a file, because keys that come by environment are written to the log.
     keys = home.record(name).with_suffix(".keys")
-    # Its defaults listen everywhere, report usage, delete full buckets and make absent ones.
+    # Its defaults listen everywhere, report usage, delete full buckets and make absent ones; and they allow a
+    # volume for each GB that the disk has free, although every bucket takes one of its own.
     options = {
         "dir": data, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "master.telemetry": "false",
         "master.port": master, "volume.port": volume, "filer.port": filer, "admin.port": admin,
         "s3.port": s3, "s3.port.iceberg": iceberg, "s3.port.lance": 0, "webdav": "false",
         "admin.ui": "false", "s3.iam.readOnly": "false", "s3.allowDeleteBucketNotEmpty": "false",
-        "s3.autoCreateBucket": "false", "s3.config": keys, "volume.preStopSeconds": 0,
+        "s3.autoCreateBucket": "false", "volume.max": 2000, "s3.config": keys, "volume.preStopSeconds": 0,
     }  # fmt: skip
 
     def prepare() -> None:
