@@ -333,6 +333,6 @@ def test_what_killed_loads_left_is_swept_and_nothing_else(place: Place) -> None:
     assert read == 1000
 
     declare(place)
-    for part in (1, 2, 3):
-        assert ingest(str(place.declared), "t", start=str(part), end=str(part + 1)).status == "committed"
+    for number in (1, 2, 3):
+        assert ingest(str(place.declared), "t", start=str(number), end=str(number + 1)).status == "committed"
     assert place.visible() == (4000, total(4000), 4000)

@@ -94,7 +94,7 @@ def _hasten(seconds: float) -> None:
     import flows.ingest as module
 
     changed: Any = module
-    changed.ACTS = {**module.ACTS, "retry_delay_seconds": [seconds] * 3}  # type: ignore
+    changed.ACTS = {**changed.ACTS, "retry_delay_seconds": [seconds] * 3}
     for name in ("stage_batch", "check_batch", "quarantine_batch"):
         setattr(module, name, getattr(module, name).with_options(retry_delay_seconds=[seconds] * 3))
 

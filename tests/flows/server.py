@@ -58,7 +58,12 @@ class Prefect:
             "limit": 50,
         }
         found: list[dict[str, Any]] = []
-        wait_until(lambda: bool(found.extend(self.post("/events/filter", body)["events"]) or found), 15)  # type: ignore
+
+        def seen() -> bool:
+            found.extend(self.post("/events/filter", body)["events"])
+            return bool(found)
+
+        wait_until(seen, 15)
         return found
 
 

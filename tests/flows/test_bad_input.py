@@ -24,6 +24,7 @@ from connectors.errors import (
 )
 from connectors.sources import http_client
 from flows.ingest import ingest
+from tasks.ingest import steps
 from tests.flows.estates import Declared
 from tests.flows.server import Prefect
 from tests.json_api import JsonApi, answer
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.servers
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry as often as always, but at once."""
     monkeypatch.setattr(http_client, "_FIRST_DELAY_SECONDS", 0.01)
-    hasty = flows.ingest.stage_batch.with_options(retry_delay_seconds=[0, 0, 0])  # type: ignore
+    hasty = steps.stage_batch.with_options(retry_delay_seconds=[0, 0, 0])
     monkeypatch.setattr(flows.ingest, "stage_batch", hasty)
 
 
