@@ -1,4 +1,4 @@
-"""Counts, in one pass of SQL over a batch, how many rows each expectation did not expect."""
+"""Counts, in SQL over a batch, how many rows each expectation did not expect."""
 
 from __future__ import annotations
 
@@ -42,18 +42,24 @@ class Count:
 def count_violations(lake: Lake, batch: Batch, expectations: Sequence[Expectation]) -> list[Count]:
     """Return a count for each expectation, in their order.
 
-    Rows: what is true of each row costs one pass together; uniqueness costs a grouping each. Nulls are not
-    considered, as Great Expectations has it, but for expectations about nulls. Raises SchemaError when an
-    expectation speaks of a column that the batch lacks, BadDataError when it can't be computed.
+    Rows: a condition on one column is a WHERE of its own, which Parquet's statistics answer where all is well;
+    other conditions cost one pass together; uniqueness costs a grouping each. Nulls are not considered, as Great
+    Expectations has it, but for expectations about nulls. Raises SchemaError when an expectation speaks of a
+    column that the batch lacks, BadDataError when it can't be computed.
     """
     _require_columns(batch, expectations)
-    rowwise = {one: condition for one in expectations if (condition := unexpected_rows(one))}
+    conditions = {one: condition for one in expectations if (condition := unexpected_rows(one))}
+    by_statistics = {one: condition for one, condition in conditions.items() if _has_statistics(batch, one)}
+    rowwise = {one: condition for one, condition in conditions.items() if one not in by_statistics}
     fields = ["count(*)"]
     for one, condition in rowwise.items():
         fields.append(f"count(*) FILTER (WHERE {considered_rows(one)})")
         fields.append(f"count(*) FILTER (WHERE {condition})")
     total, *numbers = _row(lake, batch, f"SELECT {', '.join(fields)} FROM {batch.relation}")
     found = {one: Count(one, numbers[2 * index], numbers[2 * index + 1]) for index, one in enumerate(rowwise)}
+    for one, condition in by_statistics.items():
+        passed_over = _where(lake, batch, f"NOT ({considered_rows(one)})")
+        found[one] = Count(one, total - passed_over, _where(lake, batch, condition))
     for one in expectations:
         if one.expect == "table_row_count_to_be_between":
             found[one] = Count(one, 1, 0 if _within(total, one) else 1)
@@ -149,6 +155,15 @@ _ROWWISE: Mapping[str, Callable[[Expectation], str]] = MappingProxyType(
 
 def _unique_columns(one: Expectation) -> list[str]:
     return list(one.columns) or [one.column or ""]
+
+
+def _has_statistics(batch: Batch, one: Expectation) -> bool:
+    """Whether Parquet tells of a column which row groups a condition can hold in; NaN is in no statistics."""
+    return one.column is not None and batch.columns[one.column] not in ("FLOAT", "DOUBLE")
+
+
+def _where(lake: Lake, batch: Batch, condition: str) -> int:
+    return _row(lake, batch, f"SELECT count(*) FROM {batch.relation} WHERE {condition}")[0]
 
 
 def _duplicates(lake: Lake, batch: Batch, one: Expectation) -> Count:
