@@ -136,6 +136,9 @@ def open_lake(
     connection = connect(memory_limit, threads, temp_directory)
     try:
         _configure(connection)
+        if not read_only:
+            # What a load reads, it reads once; DuckDB's cache of it would come on top of the memory limit.
+            connection.execute("SET enable_external_file_cache = false")
         with lake_errors("open", lake_root(estate)):
             create_secrets(connection, estate)
             _attach(connection, read_only=read_only or pinned, version=version, at=at)
