@@ -214,6 +214,13 @@ class Expectation(Noun):
         return " ".join([self.expect, f"({about})" if about else "", *bounds]).replace("  ", " ")
 
 
+class Increment(Noun):
+    """What each load takes of a source that only says by its cursor what is new."""
+
+    overlap: Duration | Annotated[float, Field(ge=0)] = 0.0
+    """How far before the greatest cursor value seen a load begins again, for rows that come late: 2h, or a number."""
+
+
 class Table(Noun):
     """A table of the lake, and where its rows come from."""
 
@@ -225,6 +232,14 @@ class Table(Noun):
     """Columns that tell rows apart; merge needs them."""
     cursor: Column | None = None
     """Column by which increments and backfills cut the source."""
+    increment: Increment | None = None
+    """Loads take what is new by the cursor, instead of everything."""
+    deleted_when: str | None = None
+    """SQL condition of the rows of a batch that say that their key was deleted (tombstones); for merge."""
+    delete_absent: bool = False
+    """Whether a merge deletes the keys that the source no longer has; it reads all keys of the source."""
+    delete_at_most: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the table's rows that one load may delete as absent; more is refused."""
     partition_by: list[str] = []
     """Columns, or year(c), month(c), day(c), hour(c), bucket(n, c)."""
     columns: dict[Column, str] = {}
@@ -246,4 +261,14 @@ class Table(Noun):
     def _merge_has_a_key(self) -> Self:
         if self.mode == "merge" and not self.key:
             raise ValueError("mode merge needs key")
+        if self.mode != "merge" and (self.deleted_when or self.delete_absent):
+            raise ValueError("deleted_when and delete_absent belong to mode merge")
+        return self
+
+    @model_validator(mode="after")
+    def _increment_has_what_it_needs(self) -> Self:
+        if self.increment and self.cursor is None:
+            raise ValueError("increment needs cursor")
+        if self.increment and self.mode == "append" and not self.key:
+            raise ValueError("increment in mode append needs key, by which rows that are read again are left out")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,11 +35,21 @@ class Batch:
     bytes: int
     columns: Mapping[str, str]
     """DuckDB types by column, in their order."""
+    keys: tuple[str, ...] = ()
+    """Files with all keys of the source, read after the rows; empty when nobody asked for them."""
+    since: int | None = None
+    """The lake's snapshot before the source was read."""
 
     @property
     def relation(self) -> str:
         """SQL that reads all rows."""
         listed = ", ".join(quote_literal(file) for file in self.files)
+        return f"read_parquet([{listed}])"
+
+    @property
+    def key_relation(self) -> str:
+        """SQL that reads all keys of the source."""
+        listed = ", ".join(quote_literal(file) for file in self.keys)
         return f"read_parquet([{listed}])"
 
 
@@ -48,23 +58,20 @@ def new_load_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
 
 
-def stage(lake: Lake, table: str, source: Source, part: Slice, load_id: str) -> Batch:
+def stage(lake: Lake, table: str, source: Source, part: Slice, load_id: str, all_keys: Sequence[str] = ()) -> Batch:
     """Write the rows of a source's slice as a batch; memory stays bounded whatever the source's size.
 
-    Raises what the source raises; what was written before an error is removed by `sweep`.
+    With `all_keys` the keys of all rows of the source are written besides, in these columns. Raises what the
+    source raises; what was written before an error is removed by `sweep`.
     """
     folder = f"{lake.root}/{_FOLDER}/{table}/{load_id}"
     # Also what is raised when the source is left, or by the look at what was written, is the lake's to name.
     with lake_errors("stage", table):
-        with source.scan(lake.connection, part) as select:
-            try:
-                columns = _describe(lake.connection, select)
-                written = _copy(lake.connection, _storable(select, columns), folder)
-            except duckdb.Error as error:
-                meaning = source.translate(error)
-                if isinstance(meaning, duckdb.Error):  # it is not the source that failed
-                    meaning = translate(meaning, "stage", table)
-                raise meaning from error
+        since = lake.version() if all_keys else None
+        written = _extract(lake, table, source, part, folder)
+        keys = written if all_keys and part == Slice() else []
+        if all_keys and not keys:
+            keys = _extract(lake, table, source, Slice(), f"{folder}/keys", all_keys)
         columns = _describe(lake.connection, f"SELECT * FROM read_parquet({quote_literal(written[0][0])})")
     return Batch(
         load_id=load_id,
@@ -73,7 +80,25 @@ def stage(lake: Lake, table: str, source: Source, part: Slice, load_id: str) -> 
         rows=sum(int(row[1]) for row in written),
         bytes=sum(int(row[2]) for row in written),
         columns=columns,
+        keys=tuple(str(row[0]) for row in keys),
+        since=since,
     )
+
+
+def _extract(
+    lake: Lake, table: str, source: Source, part: Slice, folder: str, only: Sequence[str] = ()
+) -> list[tuple[Any, ...]]:
+    """Write what a source has of a slice, or only some of its columns, as Parquet files; return what `_copy` does."""
+    with source.scan(lake.connection, part) as select:
+        try:
+            wanted = f"SELECT {', '.join(map(quote_identifier, only))} FROM ({select})" if only else select
+            columns = _describe(lake.connection, wanted)
+            return _copy(lake.connection, _storable(wanted, columns), folder)
+        except duckdb.Error as error:
+            meaning = source.translate(error)
+            if isinstance(meaning, duckdb.Error):  # it is not the source that failed
+                meaning = translate(meaning, "stage", table)
+            raise meaning from error
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, select: str) -> dict[str, str]:

@@ -38,6 +38,12 @@ class LoadRecord:
     check_seconds: float
     flow_run_id: str | None
     reason: str | None
+    cursor_column: str | None = None
+    cursor_mark: str | None = None
+    """Greatest cursor value that increments up to this one have seen, as text."""
+    rows_written: int = 0
+    """Rows that were added or updated; fewer than `rows` where the table had some of them."""
+    rows_deleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,22 +94,29 @@ def columns_of(record: type[Any]) -> dict[str, str]:
     return {name: _TYPES[str(kind)] for name, kind in record.__annotations__.items()}
 
 
-def missing_tables(catalog: Database) -> set[str]:
-    """Return the names of the evidence tables that the catalog does not know."""
+def is_complete(catalog: Database) -> bool:
+    """Whether the catalog knows every evidence table with every column."""
     found = catalog.query(
-        "SELECT t.table_name FROM public.ducklake_table t JOIN public.ducklake_schema s USING (schema_id)"
-        " WHERE s.schema_name = %s AND t.end_snapshot IS NULL AND s.end_snapshot IS NULL",
+        "SELECT t.table_name, c.column_name FROM public.ducklake_table t"
+        " JOIN public.ducklake_schema s USING (schema_id) JOIN public.ducklake_column c USING (table_id)"
+        " WHERE s.schema_name = %s AND s.end_snapshot IS NULL AND t.end_snapshot IS NULL AND c.end_snapshot IS NULL",
         [SCHEMA],
     )
-    return set(TABLES) - {row["table_name"] for row in found}
+    held = {(row["table_name"], row["column_name"]) for row in found}
+    return held >= {(name, column) for name, record in TABLES.items() for column in columns_of(record)}
 
 
 def create_tables(lake: Lake) -> None:
     """Create what is missing; the caller sees to it that one process at a time does this."""
     lake.rows(f"CREATE SCHEMA IF NOT EXISTS {ALIAS}.{SCHEMA}")
     for name, record in TABLES.items():
-        listed = ", ".join(f"{column} {kind}" for column, kind in columns_of(record).items())
+        columns = columns_of(record)
+        listed = ", ".join(f"{column} {kind}" for column, kind in columns.items())
         lake.rows(f"CREATE TABLE IF NOT EXISTS {ALIAS}.{SCHEMA}.{name} ({listed})")
+        held = lake.columns(name, SCHEMA)
+        for column, kind in columns.items():
+            if column not in held:  # an older release made the table
+                lake.rows(f"ALTER TABLE {ALIAS}.{SCHEMA}.{name} ADD COLUMN {column} {kind}")
 
 
 def write(lake: Lake, records: Sequence[Any]) -> None:

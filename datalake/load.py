@@ -6,12 +6,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 
 from connectors.duck import quote_identifier, quote_literal
-from connectors.errors import ConflictError
+from connectors.errors import ConflictError, PolicyError
 from connectors.estate import Table
 from connectors.sources import Slice
 from connectors.sources.selecting import slice_condition
@@ -32,6 +32,9 @@ class Committed:
     """The batch is in the table as of this snapshot."""
 
     version: int
+    written: int = 0
+    """Rows that were added or updated."""
+    deleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,18 @@ def commit(
     """Make the batch and its evidence visible, once for its key: in one transaction or not at all.
 
     The first piece of evidence is the load's own. Safe to repeat after a kill at any moment. Raises SchemaError
-    when the batch doesn't fit the table, ConflictError when others came first 12 times in a row.
+    when the batch doesn't fit the table, PolicyError when it would delete more than the table allows,
+    ConflictError when others came first 12 times in a row.
     """
-
     record = evidence[0]
     assert isinstance(record, LoadRecord)
 
+    written = deleted = 0
+
     def transaction() -> None:
-        _Write(lake, table, declared, batch, part).run()
-        write(lake, evidence)
+        nonlocal written, deleted
+        written, deleted = _Write(lake, table, declared, batch, part).run()
+        write(lake, [replace(record, rows_written=written, rows_deleted=deleted), *evidence[1:]])
 
     repartition(lake, table, declared.partition_by)
     done = once(
@@ -72,7 +78,7 @@ def commit(
         f"{table}: {record.rows} rows by {record.load_id}",
     )
     # A commit whose answer was lost is found as one that was made before: by this very load.
-    return done if done is not None and done.load_id != batch.load_id else Committed(lake.version())
+    return done if done is not None and done.load_id != batch.load_id else Committed(lake.version(), written, deleted)
 
 
 def once(
@@ -145,29 +151,39 @@ class _Write:
     def target(self) -> str:
         return f"{ALIAS}.main.{quote_identifier(self.name)}"
 
-    def run(self) -> None:
+    def run(self) -> tuple[int, int]:
+        """Return how many rows were added or updated, and how many deleted."""
         with lake_errors("load", self.name):
             held = self.lake.columns(self.name)
-            fresh = not held
-            if fresh:
+            if not held:
                 self._create()
             else:
                 self._evolve(plan_evolution(self.name, held, self.batch.columns))
-            if self.declared.mode != "append":
+            if self.declared.mode != "append" or self.declared.increment:
                 self._exclude_others()
-            if self.declared.mode == "replace":
-                self._clear()
+            deleted = self._clear() if self.declared.mode == "replace" else 0
+            empty = not held or self._is_empty()
+            if not empty and self.batch.keys:
+                deleted += self._delete_absent()
             if not self.batch.rows:
-                return
-            if self.declared.mode == "merge" and not fresh and not self._is_empty():
-                self._merge()
-            elif self.declared.partition_by:
-                self._insert()
-            else:
-                self._adopt()
+                return 0, deleted
+            if not empty and self.declared.mode == "merge":
+                merged, tombs = self._merge()
+                return merged, deleted + tombs
+            if not empty and self.declared.mode == "append" and self.declared.increment:
+                return self._insert(self._unheld()), deleted
+            if self.declared.partition_by or self.declared.deleted_when:
+                return self._insert(self._alive()), deleted
+            self._adopt()
+            return self.batch.rows, deleted
 
     def _execute(self, sql: str) -> None:
         self.lake.connection.execute(sql)
+
+    def _change(self, sql: str) -> int:
+        """Run a statement that changes rows; return how many."""
+        found = self.lake.connection.execute(sql).fetchone()
+        return int(found[0]) if found else 0
 
     def _create(self) -> None:
         listed = ", ".join(f"{quote_identifier(name)} {kind}" for name, kind in self.batch.columns.items())
@@ -190,14 +206,45 @@ class _Write:
         text = f"{self.declared.mode} by load {self.batch.load_id}"
         self._execute(f"COMMENT ON TABLE {self.target} IS {quote_literal(text)}")
 
-    def _clear(self) -> None:
-        """Take away what the batch replaces: the rows of its slice, or all."""
+    def _clear(self) -> int:
+        """Take away what the batch replaces: the rows of its slice, or all; return how many."""
         if self.part.cursor is None:
+            held = int(self.lake.value(f"SELECT count(*) FROM {self.target}"))
             self._execute(f"TRUNCATE {self.target}")
-            return
+            return held
         kinds = self.lake.columns(self.name)
         condition = slice_condition(self.part, kinds, cast="CAST({} AS {})", where=self.name)
-        self._execute(f"DELETE FROM {self.target} WHERE {condition}")
+        return self._change(f"DELETE FROM {self.target} WHERE {condition}")
+
+    def _delete_absent(self) -> int:
+        """Delete the rows whose key the source no longer had when its keys were read; return how many.
+
+        What others added to the table after the source was read is not the source's to judge: it stays. Raises
+        PolicyError when more would be deleted than the table allows in one load.
+        """
+        keys = self.declared.key
+        names = ", ".join(map(quote_identifier, keys))
+        absent = (
+            f"NOT EXISTS (SELECT 1 FROM {self.batch.key_relation} AS present WHERE {self._same('present', 'held')}) "
+            f"AND EXISTS (SELECT 1 FROM (SELECT {names} FROM {self.target} AT (VERSION => {self.batch.since})) "
+            f"AS earlier WHERE {self._same('earlier', 'held')})"
+        )
+        total, doomed = self.lake.rows(f"SELECT count(*), count(*) FILTER (WHERE {absent}) FROM {self.target} AS held")[
+            0
+        ]
+        if doomed > total * self.declared.delete_at_most:
+            raise PolicyError(
+                "lake", "delete what the source no longer has from", self.name,
+                f"{doomed:,} of {total:,} rows would go, and delete_at_most is {self.declared.delete_at_most}",
+                f"Look at the source; if it is right, raise tables.{self.name}.delete_at_most.",
+            )  # fmt: skip
+        return self._change(f"DELETE FROM {self.target} AS held WHERE {absent}") if doomed else 0
+
+    def _same(self, left: str, right: str) -> str:
+        """Return the condition that two relations have the same key."""
+        return " AND ".join(
+            f"{left}.{quote_identifier(column)} = {right}.{quote_identifier(column)}" for column in self.declared.key
+        )
 
     def _is_empty(self) -> bool:
         found = self.lake.rows(f"SELECT 1 FROM {self.target} LIMIT 1")
@@ -208,17 +255,39 @@ class _Write:
         for file in self.batch.files:
             self._execute(f"CALL ducklake_add_data_files('{ALIAS}', {quote_literal(self.name)}, {quote_literal(file)})")
 
-    def _insert(self) -> None:
-        self._execute(f"INSERT INTO {self.target} BY NAME SELECT * FROM {self.batch.relation}")
+    def _insert(self, rows: str) -> int:
+        return self._change(f"INSERT INTO {self.target} BY NAME {rows}")
 
-    def _merge(self) -> None:
-        same = " AND ".join(
-            f"held.{quote_identifier(column)} = found.{quote_identifier(column)}" for column in self.declared.key
+    def _alive(self) -> str:
+        """Return the SELECT of the batch's rows that are no tombstones."""
+        condition = f" WHERE NOT coalesce({self._tombstone()}, false)" if self.declared.deleted_when else ""
+        return f"SELECT * FROM {self.batch.relation}{condition}"
+
+    def _unheld(self) -> str:
+        """Return the SELECT of the batch's rows whose key the table has not."""
+        return (
+            f"SELECT * FROM {self.batch.relation} AS found WHERE NOT EXISTS "
+            f"(SELECT 1 FROM {self.target} AS held WHERE {self._same('held', 'found')})"
         )
-        self._execute(
-            f"MERGE INTO {self.target} AS held USING {self.batch.relation} AS found ON ({same}) "
+
+    def _tombstone(self) -> str:
+        return f"({self.declared.deleted_when})"
+
+    def _merge(self) -> tuple[int, int]:
+        """Update and add by key, and delete what tombstones say; return the numbers of both.
+
+        DuckLake's MERGE does either an update or a deletion, so that the deletion comes first.
+        """
+        deleted = 0
+        if self.declared.deleted_when:
+            tombs = f"(SELECT * FROM {self.batch.relation} WHERE {self._tombstone()}) AS tomb"
+            theirs = f"EXISTS (SELECT 1 FROM {tombs} WHERE {self._same('tomb', 'held')})"
+            deleted = self._change(f"DELETE FROM {self.target} AS held WHERE {theirs}")
+        merged = self._change(
+            f"MERGE INTO {self.target} AS held USING ({self._alive()}) AS found ON ({self._same('held', 'found')}) "
             "WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME"
         )
+        return merged, deleted
 
 
 def repartition(lake: Lake, table: str, wanted: Sequence[str]) -> None:

@@ -202,10 +202,10 @@ def _prepare(estate: Estate) -> None:
 
     DuckLake does not serialise changes of schema, so that one process at a time does this.
     """
-    from datalake.evidence import create_tables, missing_tables
+    from datalake.evidence import create_tables, is_complete
 
     catalog = database(estate.database(estate.lake.catalog.site, estate.lake.catalog.database))
-    if _is_prepared(catalog) and not missing_tables(catalog):
+    if _is_prepared(catalog) and is_complete(catalog):
         return
     with catalog.exclusive("causeway-lake"):
         objects(estate.objects(estate.lake.site)).ensure_bucket(estate.lake.bucket)

@@ -80,6 +80,7 @@ def _lake_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     ingest.add_argument("--start", help="first value of the cursor column")
     ingest.add_argument("--end", help="value of the cursor column to stop before")
     ingest.add_argument("--key", help="name under which the batch is committed at most once")
+    ingest.add_argument("--full", action="store_true", help="read everything again, also of increments")
     ingest.add_argument("--dry-run", action="store_true", help="only show what would be done")
     backfill = _command(commands, "backfill", _backfill, "load a past slice of a table again")
     backfill.add_argument("table", metavar="TABLE")
@@ -193,6 +194,7 @@ def _ingest(asked: argparse.Namespace) -> int:
             start=asked.start,
             end=asked.end,
             load_key=asked.key,
+            full=asked.full,
             dry_run=asked.dry_run,
         )
         _say(f"{table}: {report.status}, {report.rows:,} rows in {report.seconds:.1f} s")

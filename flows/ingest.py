@@ -20,7 +20,7 @@ from datalake.evidence import LoadRecord, QualityRecord
 from datalake.load import AlreadyLoaded, Committed
 from datalake.session import lake_root
 from flows.outcome import failure
-from tasks.ingest.plan import LoadPlan, Refuse, decide, plan_load, window_length, windows
+from tasks.ingest.plan import LoadPlan, Refuse, decide, is_increment, plan_load, window_length, windows
 from tasks.ingest.showing import show_load, show_plan, show_quality
 from tasks.ingest.steps import (
     ACTS,
@@ -28,6 +28,7 @@ from tasks.ingest.steps import (
     Staged,
     check_batch,
     commit_batch,
+    observe_progress,
     one_lake,
     quality_records,
     quarantine_batch,
@@ -53,6 +54,9 @@ class IngestReport:
     load_id: str | None = None
     version: int | None = None
     rows: int = 0
+    written: int = 0
+    """Rows that were added or updated; fewer than `rows` where the table had some of them."""
+    deleted: int = 0
     bytes: int = 0
     stage_seconds: float = 0.0
     check_seconds: float = 0.0
@@ -67,6 +71,7 @@ def ingest(
     start: str | None = None,
     end: str | None = None,
     load_key: str | None = None,
+    full: bool = False,
     dry_run: bool = False,
 ) -> IngestReport:
     """Load a table, or a slice of it, from its source into the lake.
@@ -77,14 +82,17 @@ def ingest(
     Args:
         estate: Path of the estate file on the machine that runs the flow.
         table: The table to load, one of the estate's.
-        start: First value of the table's cursor column, such as 2013-06-01. Empty: from the beginning.
+        start: First value of the table's cursor column, such as 2013-06-01. Empty: what is new, or everything.
         end: Value of the cursor column to stop before, such as 2013-07-01. Empty: to the end.
         load_key: A name for this load. Under one name a batch is committed at most once. Empty: a name of its own.
+        full: Read everything again where the table loads increments. They continue after it.
         dry_run: Stop after the plan and show what would be done, to what, at what cost.
     """
     try:
         declared = load_estate(estate)
-        plan = plan_load(declared, table, start, end, load_key, str(flow_run.id))
+        increment = is_increment(declared.table(table), start, end)
+        progress = observe_progress(declared, table) if increment else None
+        plan = plan_load(declared, table, start, end, load_key, str(flow_run.id), progress, full)
         run = _plan_only if dry_run else _load
         return run(declared, estate, plan)
     except CausewayError as error:
@@ -179,6 +187,7 @@ def _decided(
     outcome = _commit(estate, path, plan, staged, record, quality)
     if isinstance(outcome, AlreadyLoaded):
         return _already(plan, outcome)
+    record = replace(record, rows_written=outcome.written, rows_deleted=outcome.deleted)
     show_load(plan, record, outcome.version, decision.warnings)
     return IngestReport(
         table=plan.table,
@@ -187,6 +196,8 @@ def _decided(
         load_id=record.load_id,
         version=outcome.version,
         rows=staged.batch.rows,
+        written=outcome.written,
+        deleted=outcome.deleted,
         bytes=staged.batch.bytes,
         stage_seconds=staged.seconds,
         check_seconds=checked.seconds,
@@ -237,6 +248,7 @@ def _new_record(plan: LoadPlan) -> LoadRecord:
         check_seconds=0.0,
         flow_run_id=str(flow_run.id) if flow_run.id else None,
         reason=None,
+        cursor_column=plan.cursor,
     )
 
 
@@ -246,6 +258,7 @@ def _measured(record: LoadRecord, staged: Staged, checked: Checked) -> LoadRecor
         rows=staged.batch.rows,
         bytes=staged.batch.bytes,
         files=len(staged.batch.files),
+        cursor_mark=staged.mark,
         finished_at=datetime.now(UTC),
         stage_seconds=staged.seconds,
         check_seconds=checked.seconds,

@@ -17,11 +17,15 @@ from connectors.registry import driver
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of a source that one load takes: start <= cursor < end; absent bounds are open."""
+    """The part of a source that one load takes: start <= cursor < end; absent bounds are open.
+
+    Rows whose cursor is NULL are in no bounded slice, unless it is `with_nulls`.
+    """
 
     cursor: str | None = None
     start: str | None = None
     end: str | None = None
+    with_nulls: bool = False
 
 
 @dataclass(frozen=True)

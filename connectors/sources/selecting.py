@@ -18,8 +18,8 @@ def unique_name(kind: str) -> str:
 def slice_condition(part: Slice, kinds: Mapping[str, str], *, cast: str, where: str) -> str:
     """Return the SQL condition of `part`, or `true`; `cast` is a pattern such as `CAST({} AS {})`.
 
-    `kinds` are the types by column. A row whose cursor is NULL is in no bounded slice. Raises NotFoundError
-    when the source has no such column, FixableError for bounds without a cursor.
+    `kinds` are the types by column. Raises NotFoundError when the source has no such column, FixableError for
+    bounds without a cursor.
     """
     if part.start is None and part.end is None:
         return "true"
@@ -35,9 +35,10 @@ def slice_condition(part: Slice, kinds: Mapping[str, str], *, cast: str, where: 
         )  # fmt: skip
     name, kind = quote_identifier(part.cursor), kinds[part.cursor]
     bounds = [(">=", part.start), ("<", part.end)]
-    return " AND ".join(
+    condition = " AND ".join(
         f"{name} {sign} {cast.format(quote_literal(bound), kind)}" for sign, bound in bounds if bound is not None
     )
+    return f"({condition} OR {name} IS NULL)" if part.with_nulls else condition
 
 
 def require_columns(declared: Sequence[str], present: Sequence[str], where: str) -> None:

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from connectors.errors import BadDataError, PolicyError
-from connectors.estate import DocumentsSource, Estate
+from connectors.estate import DocumentsSource, Estate, Table
 from connectors.sources import Slice
 from connectors.units import parse_duration
 from datalake.documents import TABLE as OBJECTS
+from datalake.increments import Progress
 from datalake.judge import Verdict
 
 
@@ -28,6 +29,10 @@ class LoadPlan:
     source: str
     part: Slice
     load_key: str
+    cursor: str | None = None
+    """Column that slices and increments are cut by."""
+    progress: Progress | None = None
+    """Where the table's increments were, when the load is one."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,21 @@ class Refuse:
 
 
 def plan_load(
-    estate: Estate, table: str, start: str | None, end: str | None, load_key: str | None, run_id: str
+    estate: Estate,
+    table: str,
+    start: str | None,
+    end: str | None,
+    load_key: str | None,
+    run_id: str,
+    progress: Progress | None = None,
+    full: bool = False,
 ) -> LoadPlan:
     """Return what to load, so that no row gets where it may not lie and no load is committed twice.
 
     Without a key of its own a load that names a slice of an append table has the slice as its key: the
     same slice again is a no-op. Other loads have their run's id in it: a retry of the run is a no-op, while
     a new run puts what it finds in the place of what is there (replace, merge) or adds it (append).
+    With the `progress` of a table's increments the load is the next one, or a `full` one in its place.
     Raises NotFoundError, PolicyError, BadDataError.
     """
     declared = estate.table(table)
@@ -63,9 +76,17 @@ def plan_load(
             "Put the lake where the data may lie, or lower the class after looking at the data.",
         )  # fmt: skip
     part = _slice(table, declared.cursor, start, end)
+    if progress is not None:
+        if load_key:
+            raise BadDataError(
+                "estate", "ingest", table, f"an increment has a key of its own, and can't be {load_key!r}",
+                "Leave the key empty, or name a slice by start and end.",
+            )  # fmt: skip
+        if progress.start is not None and not full:
+            part = Slice(declared.cursor, progress.start, None, with_nulls=True)
     is_documents = isinstance(estate.source(declared.source), DocumentsSource)
     sliced = declared.mode == "append" and part.cursor is not None
-    about = load_key or _digest(start, end, "" if sliced else run_id)
+    about = load_key or (progress.key if progress else _digest(start, end, "" if sliced else run_id))
     return LoadPlan(
         table=table,
         target=OBJECTS if is_documents else table,
@@ -73,7 +94,14 @@ def plan_load(
         source=declared.source,
         part=part,
         load_key=f"{table}:{about}",
+        cursor=declared.cursor,
+        progress=progress,
     )
+
+
+def is_increment(declared: Table, start: str | None, end: str | None) -> bool:
+    """Whether a load that names these bounds is the next of the table's increments."""
+    return declared.increment is not None and start is None and end is None
 
 
 def _digest(*parts: str | None) -> str:

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from connectors.errors import NotFoundError
-from connectors.estate import DocumentsSource, Estate
+from connectors.estate import DocumentsSource, Estate, Table
 from connectors.sources import documents, source
 from datalake.evidence import LoadRecord, QualityRecord
 from datalake.session import open_lake
@@ -25,7 +25,7 @@ def show_plan(estate: Estate, folder: Path, plan: LoadPlan) -> int | None:
         "append": "add the batch",
         "replace": "put the batch in the place of the same slice, or of all rows",
         "merge": f"update by ({', '.join(declared.key)}), add what is new",
-    }[plan.mode]
+    }[plan.mode] + _deletions(declared)
     lines = [
         f"### Plan for `{plan.target}`: nothing was done",
         "",
@@ -72,8 +72,20 @@ def _cost_words(estate: Estate, plan: LoadPlan) -> str:
     return f"traffic from {site} to {estate.lake.site}: {prices.egress_gib} {prices.currency} a GiB"
 
 
+def _deletions(declared: Table) -> str:
+    words = ""
+    if declared.deleted_when:
+        words += f", delete where {declared.deleted_when}"
+    if declared.delete_absent:
+        words += ", delete what the source no longer has"
+    return words
+
+
 def _slice_words(plan: LoadPlan) -> str:
     part = plan.part
+    if plan.progress is not None:
+        seen = plan.progress.mark
+        return f"{part.cursor} from {part.start} on, of which {seen} was seen" if part.cursor else "all rows, to begin"
     return f"{part.start or '…'} ≤ {part.cursor} < {part.end or '…'}" if part.cursor else "all rows"
 
 
@@ -85,7 +97,7 @@ def show_load(plan: LoadPlan, record: LoadRecord, version: int | None, remarks: 
         "",
         "| | |",
         "|---|---|",
-        f"| rows | {record.rows:,} |",
+        f"| rows | {record.rows:,} read, {record.rows_written:,} written, {record.rows_deleted:,} deleted |",
         f"| size | {record.bytes / 1e6:,.1f} MB in {record.files} files |",
         f"| from | {plan.source} ({_slice_words(plan)}) |",
         f"| mode | {plan.mode} |",

@@ -16,12 +16,14 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from connectors.errors import NotFoundError
 from connectors.estate import DocumentsSource, Estate, Expectation, Table, load_estate
 from connectors.sources import Source, documents, source
 from datalake import batch as batches
 from datalake import documents as document_table
 from datalake.batch import Batch
 from datalake.evidence import LoadRecord, QualityRecord, write
+from datalake.increments import Progress, mark_of, progress
 from datalake.judge import Judge, Verdict
 from datalake.load import AlreadyLoaded, Committed, commit, loaded
 from datalake.quality import count_violations, failing_rows, key_expectations
@@ -49,6 +51,8 @@ class Staged:
 
     batch: Batch
     seconds: float
+    mark: str | None = None
+    """Greatest cursor value that an increment has seen."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,15 @@ def summoned(estate: Estate, plan: LoadPlan) -> Iterator[Judge | None]:
         yield judge
 
 
+def observe_progress(estate: Estate, table: str) -> Progress:
+    """Return where a table's increments are; raises what a lake raises that can't be read."""
+    try:
+        with open_lake(estate) as lake:
+            return progress(lake, table, estate.table(table))
+    except NotFoundError:  # nobody has made the lake yet
+        return Progress(None, None, None)
+
+
 @task(name="stage", task_run_name="stage {plan.table}", **ACTS)
 def stage_batch(estate_path: str, plan: LoadPlan, load_id: str) -> Staged | AlreadyLoaded:
     """Write the source's rows as Parquet files that nobody sees yet, unless the key was committed before."""
@@ -154,12 +167,15 @@ def stage_batch(estate_path: str, plan: LoadPlan, load_id: str) -> Staged | Alre
             return done
         batches.discard(lake, plan.target, load_id)  # what an earlier try of this task wrote
         found = source_of(lake, plan.table, Path(estate_path).resolve().parent)
-        batch = batches.stage(lake, plan.target, found, plan.part, load_id)
+        declared = declared_table(lake.estate, plan.table)
+        all_keys = declared.key if declared.delete_absent else ()
+        batch = batches.stage(lake, plan.target, found, plan.part, load_id, all_keys)
+        mark = mark_of(lake, batch, declared.cursor, plan.progress) if plan.progress and declared.cursor else None
     seconds = monotonic() - started
     get_run_logger().info(
         "staged %s rows (%.1f MB) of %s in %.1f s", f"{batch.rows:,}", batch.bytes / 1e6, plan.table, seconds
     )
-    return Staged(batch, seconds)
+    return Staged(batch, seconds, mark)
 
 
 @task(name="check", task_run_name="check {plan.table}", **ACTS)
