@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from connectors.errors import NotFoundError
-from connectors.nouns import DataClass, Digest, Name, Noun, Secret, SqlName, Url
+from connectors.nouns import Cron, DataClass, Digest, Name, Noun, Secret, SqlName, Url
 from connectors.tables import (
     DatabaseSource,
     DocumentsSource,
@@ -27,8 +27,8 @@ from connectors.units import Duration, Size
 __all__ = [
     "Application", "Budget", "Capacity", "Catalog", "DataClass", "DatabaseSource", "DocumentsSource", "Endpoint",
     "Estate", "Expectation", "FileFormat", "FilesSource", "HealthCheck", "HttpSource", "LakeSettings", "Line",
-    "ObjectStore", "ObjectsSource", "Owner", "PriceCard", "RecoveryTargets", "Reservation", "Scaling", "Site",
-    "Source", "Table", "Tier", "json_schema", "load_estate",
+    "Maintenance", "ObjectStore", "ObjectsSource", "Owner", "PriceCard", "RecoveryTargets", "Reservation", "Scaling",
+    "Site", "Source", "Table", "Tier", "json_schema", "load_estate",
 ]  # fmt: skip
 
 # --- Sites and lines -----------------------------------------------------------------------------
@@ -292,6 +292,21 @@ class Catalog(Noun):
     """Its name there."""
 
 
+class Maintenance(Noun):
+    """How the lake is kept small and fast."""
+
+    schedule: Cron | None = None
+    """When maintain runs, as five cron fields."""
+    keep_snapshots: Duration = Field(default="7d", validate_default=True)
+    """How far back time travel goes; snapshots that are held stay longer."""
+    grace: Duration = Field(default="1d", validate_default=True)
+    """How long files that nothing names any more are kept: longer than any query or load takes."""
+    file_size: Size = Field(default="256 MiB", validate_default=True)
+    """Size that compaction aims at; files below half of it are merged."""
+    rewrite_deleted: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of deleted rows from which on a file is written again without them."""
+
+
 class LakeSettings(Noun):
     """Where the lake is."""
 
@@ -307,6 +322,8 @@ class LakeSettings(Noun):
     """Memory that DuckDB may use for a load."""
     keep_quarantined: Duration = Field(default="30d", validate_default=True)
     """How long the files of batches that were set aside are kept; their rows in ops.quarantine stay."""
+    maintenance: Maintenance = Maintenance()
+    """How the lake is kept small and fast."""
 
 
 class Estate(Noun):

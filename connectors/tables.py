@@ -242,6 +242,8 @@ class Table(Noun):
     """Share of the table's rows that one load may delete as absent; more is refused."""
     partition_by: list[str] = []
     """Columns, or year(c), month(c), day(c), hour(c), bucket(n, c)."""
+    sort_by: list[Column] = []
+    """Columns that queries filter on; rows are sorted by them as files are written."""
     columns: dict[Column, str] = {}
     """DuckDB types of columns, where the source does not say them well."""
     expectations: list[Expectation] = []

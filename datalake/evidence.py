@@ -74,6 +74,36 @@ class QuarantineRecord:
     quarantined_at: datetime
 
 
+@dataclass(frozen=True)
+class HoldRecord:
+    """A snapshot that is kept for its holder: a recovery point, a training set."""
+
+    hold_id: str
+    version: int
+    holder: str
+    held_at: datetime
+    held_until: datetime
+
+
+@dataclass(frozen=True)
+class MaintenanceRecord:
+    """What one action of maintenance did; files and bytes are those of the table's newest snapshot."""
+
+    action: str
+    """compact, expire, remove orphans or statistics"""
+    table_name: str | None
+    started_at: datetime
+    seconds: float
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    removed: int
+    """Files or snapshots that are gone."""
+    flow_run_id: str | None
+    reason: str | None
+
+
 _TYPES = MappingProxyType(
     {
         "str": "VARCHAR",
@@ -85,7 +115,13 @@ _TYPES = MappingProxyType(
     }
 )
 TABLES: Mapping[str, type[Any]] = MappingProxyType(
-    {"loads": LoadRecord, "quality": QualityRecord, "quarantine": QuarantineRecord}
+    {
+        "loads": LoadRecord,
+        "quality": QualityRecord,
+        "quarantine": QuarantineRecord,
+        "holds": HoldRecord,
+        "maintenance": MaintenanceRecord,
+    }
 )
 
 

@@ -1,0 +1,1 @@
+"""Maintain: keep the lake small and fast while it is used."""
