@@ -322,7 +322,7 @@ class LakeSettings(Noun):
     """Memory that DuckDB may use for a load."""
     keep_quarantined: Duration = Field(default="30d", validate_default=True)
     """How long the files of batches that were set aside are kept; their rows in ops.quarantine stay."""
-    maintenance: Maintenance = Maintenance()
+    maintenance: Maintenance = Field(default_factory=Maintenance)
     """How the lake is kept small and fast."""
 
 

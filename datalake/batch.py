@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from connectors.duck import quote_identifier, quote_literal
-from connectors.errors import BadDataError
+from connectors.errors import BadDataError, SchemaError
 from connectors.objects import objects
 from connectors.sources import Slice, Source
 from datalake.session import ALIAS, Lake
@@ -58,17 +58,26 @@ def new_load_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
 
 
-def stage(lake: Lake, table: str, source: Source, part: Slice, load_id: str, all_keys: Sequence[str] = ()) -> Batch:
+def stage(
+    lake: Lake,
+    table: str,
+    source: Source,
+    part: Slice,
+    load_id: str,
+    all_keys: Sequence[str] = (),
+    sort_by: Sequence[str] = (),
+) -> Batch:
     """Write the rows of a source's slice as a batch; memory stays bounded whatever the source's size.
 
-    With `all_keys` the keys of all rows of the source are written besides, in these columns. Raises what the
-    source raises; what was written before an error is removed by `sweep`.
+    Rows are sorted by `sort_by`, on disk where memory does not suffice. With `all_keys` the keys of all rows of
+    the source are written besides, in these columns. Raises what the source raises; what was written before an
+    error is removed by `sweep`.
     """
     folder = f"{lake.root}/{_FOLDER}/{table}/{load_id}"
     # Also what is raised when the source is left, or by the look at what was written, is the lake's to name.
     with lake_errors("stage", table):
         since = lake.version() if all_keys else None
-        written = _extract(lake, table, source, part, folder)
+        written = _extract(lake, table, source, part, folder, sort_by=sort_by)
         keys = written if all_keys and part == Slice() else []
         if all_keys and not keys:
             keys = _extract(lake, table, source, Slice(), f"{folder}/keys", all_keys)
@@ -86,19 +95,34 @@ def stage(lake: Lake, table: str, source: Source, part: Slice, load_id: str, all
 
 
 def _extract(
-    lake: Lake, table: str, source: Source, part: Slice, folder: str, only: Sequence[str] = ()
+    lake: Lake,
+    table: str,
+    source: Source,
+    part: Slice,
+    folder: str,
+    only: Sequence[str] = (),
+    sort_by: Sequence[str] = (),
 ) -> list[tuple[Any, ...]]:
     """Write what a source has of a slice, or only some of its columns, as Parquet files; return what `_copy` does."""
     with source.scan(lake.connection, part) as select:
         try:
             wanted = f"SELECT {', '.join(map(quote_identifier, only))} FROM ({select})" if only else select
             columns = _describe(lake.connection, wanted)
-            return _copy(lake.connection, _storable(wanted, columns), folder)
+            return _copy(lake.connection, _storable(wanted, columns) + _order(sort_by, columns, table), folder)
         except duckdb.Error as error:
             meaning = source.translate(error)
             if isinstance(meaning, duckdb.Error):  # it is not the source that failed
                 meaning = translate(meaning, "stage", table)
             raise meaning from error
+
+
+def _order(sort_by: Sequence[str], columns: Mapping[str, str], table: str) -> str:
+    missing = [name for name in sort_by if name not in columns]
+    if missing:
+        raise SchemaError(
+            "lake", "sort", table, f"there is no column {', '.join(missing)}", f"There are: {', '.join(columns)}."
+        )
+    return f" ORDER BY {', '.join(map(quote_identifier, sort_by))}" if sort_by else ""
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, select: str) -> dict[str, str]:

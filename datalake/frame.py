@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.duck import quote_identifier, quote_literal
-from connectors.errors import SchemaError
+from connectors.errors import ConflictError, SchemaError
 from connectors.estate import load_estate
 from datalake.session import ALIAS, Lake, open_lake, require_table
 from datalake.translation import lake_errors
@@ -63,6 +63,11 @@ def read_file(
     """Return the rows of one data file of a table at a snapshot; what a Dask worker runs."""
     condition = f"filename = {quote_literal(file)}" + (f" AND ({where})" if where else "")
     with open_lake(load_estate(estate), version=version, memory_limit=_MEMORY_BYTES, threads=1) as lake:
+        if file and file not in lake.files(table):
+            raise ConflictError(
+                "lake", "read", table, f"the file {file} was merged by maintenance since the frame was made",
+                "Make the frame again; reading a part of it now would miss rows.",
+            )  # fmt: skip
         return _read(lake, table, columns, condition)
 
 

@@ -1,4 +1,4 @@
-"""What an estate's Prefect server needs besides deployments: an automation and a concurrency limit.
+"""What an estate's Prefect server needs besides deployments: an automation and concurrency limits.
 
 `python -m deployments.automations` creates them on the server that PREFECT_API_URL names; it may be repeated.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import MappingProxyType
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -15,10 +16,11 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from flows.ingest import LIMIT
+from flows import ingest, maintain
 
 ZOMBIES = "causeway: runs without a heartbeat have crashed"
-_LOADS_AT_ONCE = 2
+# How many loads and how many compactions run at once.
+LIMITS = MappingProxyType({ingest.LIMIT: 2, maintain.LIMIT: 1})
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 # Three heartbeats at Prefect's own frequency of 180 s: a run that somebody starts from Python keeps to that.
@@ -58,17 +60,18 @@ def ensure_zombie_automation() -> None:
 def create_limits() -> None:
     """Create the global concurrency limits that flows take, unless they are there."""
     with get_client(sync_client=True) as client:
-        try:
-            client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=_LOADS_AT_ONCE))
+        for name, limit in LIMITS.items():
+            try:
+                client.read_global_concurrency_limit_by_name(name)
+            except ObjectNotFound:
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
 
 
 def main() -> None:
     """Create what is missing, and change nothing that an operator has set."""
     create_limits()
     ensure_zombie_automation()
-    print(f"global concurrency limit '{LIMIT}' and automation '{ZOMBIES}' are there")
+    print(f"global concurrency limits {', '.join(LIMITS)} and automation '{ZOMBIES}' are there")
 
 
 if __name__ == "__main__":

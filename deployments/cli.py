@@ -88,6 +88,9 @@ def _lake_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     backfill.add_argument("end", help="value of the cursor column to stop before")
     backfill.add_argument("--window", help="length of each load, such as 1d")
     backfill.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    maintain = _command(commands, "maintain", _maintain, "compact files, expire snapshots, delete what nothing names")
+    maintain.add_argument("tables", nargs="*", metavar="TABLE", help="compact only these")
+    maintain.add_argument("--dry-run", action="store_true", help="only show what would be done")
     sql = _command(commands, "sql", _sql, "answer a SELECT over lake.<table> and ops.<table>")
     sql.add_argument("query", help="the SELECT, or - to read it from standard input")
     sql.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table", help="of the answer")
@@ -208,6 +211,17 @@ def _backfill(asked: argparse.Namespace) -> int:
     reports = backfill(_estate_path(asked), asked.table, asked.start, asked.end, asked.window, dry_run=asked.dry_run)
     for report in reports:
         _say(f"{report.table}: {report.status}, {report.rows:,} rows, key {report.load_key}")
+    return 0
+
+
+def _maintain(asked: argparse.Namespace) -> int:
+    _use_embedded_server(asked)
+    from flows.maintain import maintain
+
+    for one in maintain(_estate_path(asked), asked.tables or None, dry_run=asked.dry_run).actions:
+        files = f", {one.files_before} files became {one.files_after}" if one.files_before else ""
+        remark = f" ({one.reason})" if one.reason else ""
+        _say(f"{one.action} {one.table_name or ''}: {one.removed:,} removed{files} in {one.seconds:.1f} s{remark}")
     return 0
 
 

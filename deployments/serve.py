@@ -17,6 +17,7 @@ from connectors.errors import CausewayError
 from connectors.estate import Estate, load_estate
 from deployments.automations import create_limits, ensure_zombie_automation
 from flows.ingest import backfill, ingest
+from flows.maintain import maintain
 from flows.query import query
 
 _RUNS_AT_ONCE = 4
@@ -38,10 +39,15 @@ def deployments(estate_path: Path) -> list[RunnerDeployment]:
         _deployment(ingest, estate, place, schedules),
         _deployment(backfill, estate, place),
         _deployment(query, estate, place),
+        _deployment(maintain, estate, place, _cron(estate.lake.maintenance.schedule)),
     ]
     for one in made:
         _refine_form(one, estate)
     return made
+
+
+def _cron(schedule: str | None) -> list[Schedule]:
+    return [Cron(schedule, timezone="UTC", slug="regular")] if schedule else []
 
 
 def _deployment(
@@ -55,6 +61,10 @@ def _refine_form(deployment: RunnerDeployment, estate: Estate) -> None:
     """Make the field that names a table a choice of the estate's tables, and what may be empty a plain field."""
     # Prefect derives the form from the signature and has no public door to refine it at run time.
     fields = deployment._parameter_openapi_schema.properties
+    if "tables" in fields:
+        fields["tables"] |= {"type": "array", "items": {"type": "string", "enum": sorted(estate.tables)}}
+        fields["tables"].pop("anyOf", None)
+        fields["tables"].pop("default", None)
     if "table" in fields:
         sliced = deployment.flow_name == backfill.name
         fields["table"]["enum"] = sorted(name for name, one in estate.tables.items() if one.cursor or not sliced)

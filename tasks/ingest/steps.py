@@ -169,7 +169,7 @@ def stage_batch(estate_path: str, plan: LoadPlan, load_id: str) -> Staged | Alre
         found = source_of(lake, plan.table, Path(estate_path).resolve().parent)
         declared = declared_table(lake.estate, plan.table)
         all_keys = declared.key if declared.delete_absent else ()
-        batch = batches.stage(lake, plan.target, found, plan.part, load_id, all_keys)
+        batch = batches.stage(lake, plan.target, found, plan.part, load_id, all_keys, declared.sort_by)
         mark = mark_of(lake, batch, declared.cursor, plan.progress) if plan.progress and declared.cursor else None
     seconds = monotonic() - started
     get_run_logger().info(
