@@ -323,7 +323,7 @@ class LakeSettings(Noun):
     keep_quarantined: Duration = Field(default="30d", validate_default=True)
     """How long the files of batches that were set aside are kept; their rows in ops.quarantine stay."""
     maintenance: Maintenance = Field(default_factory=Maintenance)
-    """How the lake is kept small and fast."""
+    """When it is maintained, and by which policy."""
 
 
 class Estate(Noun):
