@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from connectors.errors import NotFoundError
 from connectors.nouns import Cron, DataClass, Digest, Name, Noun, Secret, SqlName, Url
 from connectors.tables import (
+    ChangesSource,
     DatabaseSource,
     DocumentsSource,
     Expectation,
@@ -25,10 +26,10 @@ from connectors.tables import (
 from connectors.units import Duration, Size
 
 __all__ = [
-    "Application", "Budget", "Capacity", "Catalog", "DataClass", "DatabaseSource", "DocumentsSource", "Endpoint",
-    "Estate", "Expectation", "FileFormat", "FilesSource", "HealthCheck", "HttpSource", "LakeSettings", "Line",
-    "Maintenance", "ObjectStore", "ObjectsSource", "Owner", "PriceCard", "RecoveryTargets", "Reservation", "Scaling",
-    "Site", "Source", "Table", "Tier", "json_schema", "load_estate",
+    "Application", "Budget", "Capacity", "Catalog", "ChangesSource", "DataClass", "DatabaseSource", "DocumentsSource",
+    "Endpoint", "Estate", "Expectation", "FileFormat", "FilesSource", "HealthCheck", "HttpSource", "LakeSettings",
+    "Line", "Maintenance", "ObjectStore", "ObjectsSource", "Owner", "PriceCard", "RecoveryTargets", "Reservation",
+    "Scaling", "Site", "Source", "Table", "Tier", "json_schema", "load_estate",
 ]  # fmt: skip
 
 # --- Sites and lines -----------------------------------------------------------------------------

@@ -48,6 +48,7 @@ def dangling_references(data: dict[str, Any]) -> Iterator[Problem]:
             if isinstance(value, str) and value not in owners:
                 yield Problem(path, "names no owner of organisation", value, tuple(sorted(owners)))
     yield from _databases(data)
+    yield from _changes(data)
     yield from _held_classes(data)
     yield from _dependency_circles(data)
 
@@ -101,6 +102,30 @@ def _databases(data: dict[str, Any]) -> Iterator[Problem]:
         choices = _names(_get(data, "sites", str(site), "databases"))
         if isinstance(name, str) and str(site) in _names(data.get("sites")) and name not in choices:
             yield Problem(path, f"names no database of site {site}", name, tuple(sorted(choices)))
+
+
+def _changes(data: dict[str, Any]) -> Iterator[Problem]:
+    """A source of changes and the tables that follow it name each other."""
+    tables = data.get("tables")
+    for name, source in _children(data.get("sources")):
+        if _get(source, "kind") != "changes":
+            continue
+        followed = _names(_get(source, "tables"))
+        for table in followed:
+            if _get(tables, table, "source") != name:
+                where: KeyPath = ("sources", name, "tables", table)
+                yield Problem(where, f"names no table whose source is {name}", table, tuple(sorted(_names(tables))))
+        for path, declared in _find(data, "tables.*"):
+            if _get(declared, "source") != name:
+                continue
+            table = str(path[1])
+            if table not in followed:
+                yield Problem(("tables", table, "source"), f"is not among the tables of source {name}", table)
+            if _get(declared, "mode") != "merge":
+                yield Problem(("tables", table, "mode"), "a table that follows changes is merged", None, ("merge",))
+            for key in ("increment", "expectations", "schedule"):
+                if _get(declared, key):
+                    yield Problem(("tables", table, key), "is not for a table that follows changes", None)
 
 
 def _held_classes(data: dict[str, Any]) -> Iterator[Problem]:

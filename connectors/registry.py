@@ -17,6 +17,9 @@ DRIVERS: Mapping[str, Mapping[str, str]] = {
     "database": {
         "postgresql": "connectors.databases.postgresql:PostgreSQL",
     },
+    "changes": {
+        "postgresql": "connectors.changes.postgresql:PostgreSQLChanges",
+    },
     "source": {
         "database": "connectors.sources.database:DatabaseTable",
         "objects": "connectors.sources.files:ObjectFiles",

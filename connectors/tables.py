@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from connectors.nouns import Column, Cron, DataClass, Name, Noun, Secret
-from connectors.units import Duration
+from connectors.nouns import Column, Cron, DataClass, Name, Noun, Secret, SqlName
+from connectors.units import Duration, Size
 
 _SECRET_HEADER = re.compile(r"(?i)authorization|cookie|token|secret|password|key$")
 
@@ -122,8 +122,26 @@ class DocumentsSource(Noun):
         return self
 
 
+class ChangesSource(Noun):
+    """Every change of some tables of a PostgreSQL database, by logical replication."""
+
+    kind: Literal["changes"]
+    site: Name
+    """Site of the database."""
+    database: Name
+    """Its name there."""
+    tables: Annotated[dict[SqlName, str], Field(min_length=1)]
+    """Tables of the lake, and which table of the database (schema.name) each follows."""
+    slot: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=63)] | None = None
+    """Name of the replication slot and the publication; by default causeway_ and the source's name."""
+    held_back_warning: Size = Field(default="1 GiB", validate_default=True)
+    """Warn when the database keeps more log than this for us."""
+    schedule: Cron | None = None
+    """When replicate runs, as five cron fields."""
+
+
 Source = Annotated[
-    DatabaseSource | ObjectsSource | FilesSource | HttpSource | DocumentsSource,
+    ChangesSource | DatabaseSource | ObjectsSource | FilesSource | HttpSource | DocumentsSource,
     Field(discriminator="kind"),
 ]
 

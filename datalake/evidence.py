@@ -75,6 +75,25 @@ class QuarantineRecord:
 
 
 @dataclass(frozen=True)
+class ReplicationRecord:
+    """How far the changes of a source are in the lake, after one commit of them."""
+
+    source: str
+    position: int
+    """Byte position in the database's log up to which all changes are in the lake."""
+    is_current: bool
+    """Whether it still counts; after a resync only what came with it and after it does."""
+    changes: int
+    snapshots: str
+    """Tables that were read whole before their changes, with commas."""
+    held_back_bytes: int
+    """Log that the database kept for us before this commit."""
+    started_at: datetime
+    finished_at: datetime
+    flow_run_id: str | None
+
+
+@dataclass(frozen=True)
 class HoldRecord:
     """A snapshot that is kept for its holder: a recovery point, a training set."""
 
@@ -119,6 +138,7 @@ TABLES: Mapping[str, type[Any]] = MappingProxyType(
         "loads": LoadRecord,
         "quality": QualityRecord,
         "quarantine": QuarantineRecord,
+        "replication": ReplicationRecord,
         "holds": HoldRecord,
         "maintenance": MaintenanceRecord,
     }

@@ -66,7 +66,7 @@ def commit(
 
     def transaction() -> None:
         nonlocal written, deleted
-        written, deleted = _Write(lake, table, declared, batch, part).run()
+        written, deleted = put(lake, table, declared, batch, part)
         write(lake, [replace(record, rows_written=written, rows_deleted=deleted), *evidence[1:]])
 
     repartition(lake, table, declared.partition_by)
@@ -137,6 +137,21 @@ def _rollback(lake: Lake) -> None:
         lake.connection.execute("ROLLBACK")
 
 
+def put(lake: Lake, table: str, declared: Table, batch: Batch, part: Slice) -> tuple[int, int]:
+    """Bring a batch into its table in the transaction that is open; return the rows written and deleted."""
+    return _Write(lake, table, declared, batch, part).run()
+
+
+def exclude_others(lake: Lake, table: str, what: str) -> None:
+    """Make any other transaction on the table that began before this one's end fail.
+
+    DuckLake lets inserts pass each other, also those of two merges that both found a key absent. A change of the
+    table's comment is a change of the table, which no two transactions may make at once.
+    """
+    target = f"{ALIAS}.main.{quote_identifier(table)}"
+    lake.connection.execute(f"COMMENT ON TABLE {target} IS {quote_literal(what)}")
+
+
 @dataclass(frozen=True)
 class _Write:
     """The statements that bring one batch into its table."""
@@ -160,7 +175,7 @@ class _Write:
             else:
                 self._evolve(plan_evolution(self.name, held, self.batch.columns))
             if self.declared.mode != "append" or self.declared.increment:
-                self._exclude_others()
+                exclude_others(self.lake, self.name, f"{self.declared.mode} by load {self.batch.load_id}")
             deleted = self._clear() if self.declared.mode == "replace" else 0
             empty = not held or self._is_empty()
             if not empty and self.batch.keys:
@@ -196,15 +211,6 @@ class _Write:
             self._execute(f"ALTER TABLE {self.target} ALTER {quote_identifier(column)} SET DATA TYPE {kind}")
         for column, kind in evolution.added.items():
             self._execute(f"ALTER TABLE {self.target} ADD COLUMN {quote_identifier(column)} {kind}")
-
-    def _exclude_others(self) -> None:
-        """Make any other transaction on the table that began before this one's end fail.
-
-        DuckLake lets inserts pass each other, also those of two merges that both found a key absent. A
-        change of the table's comment is a change of the table, which no two transactions may make at once.
-        """
-        text = f"{self.declared.mode} by load {self.batch.load_id}"
-        self._execute(f"COMMENT ON TABLE {self.target} IS {quote_literal(text)}")
 
     def _clear(self) -> int:
         """Take away what the batch replaces: the rows of its slice, or all; return how many."""

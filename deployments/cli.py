@@ -88,6 +88,11 @@ def _lake_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     backfill.add_argument("end", help="value of the cursor column to stop before")
     backfill.add_argument("--window", help="length of each load, such as 1d")
     backfill.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    replicate = _command(commands, "replicate", _replicate, "follow every change of a source's tables")
+    replicate.add_argument("source", metavar="SOURCE", help="a source of kind changes")
+    replicate.add_argument("--for", dest="duration", metavar="TIME", help="go on for this long, such as 10m")
+    replicate.add_argument("--resync", action="store_true", help="read all tables whole again")
+    replicate.add_argument("--dry-run", action="store_true", help="only show what the database keeps for us")
     maintain = _command(commands, "maintain", _maintain, "compact files, expire snapshots, delete what nothing names")
     maintain.add_argument("tables", nargs="*", metavar="TABLE", help="compact only these")
     maintain.add_argument("--dry-run", action="store_true", help="only show what would be done")
@@ -211,6 +216,17 @@ def _backfill(asked: argparse.Namespace) -> int:
     reports = backfill(_estate_path(asked), asked.table, asked.start, asked.end, asked.window, dry_run=asked.dry_run)
     for report in reports:
         _say(f"{report.table}: {report.status}, {report.rows:,} rows, key {report.load_key}")
+    return 0
+
+
+def _replicate(asked: argparse.Namespace) -> int:
+    _use_embedded_server(asked)
+    from flows.replicate import replicate
+
+    done = replicate(_estate_path(asked), asked.source, asked.duration, asked.resync, asked.dry_run)
+    whole = f", {', '.join(done.snapshots)} read whole" if done.snapshots else ""
+    _say(f"{done.source}: {done.changes:,} changes in {done.commits} commits{whole}")
+    _say(f"{done.source}: the database keeps {done.held_back / 1e6:,.1f} MB of log for us")
     return 0
 
 

@@ -14,11 +14,12 @@ from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 
 from connectors.errors import CausewayError
-from connectors.estate import Estate, load_estate
+from connectors.estate import ChangesSource, Estate, load_estate
 from deployments.automations import create_limits, ensure_zombie_automation
 from flows.ingest import backfill, ingest
 from flows.maintain import maintain
 from flows.query import query
+from flows.replicate import replicate
 
 _RUNS_AT_ONCE = 4
 
@@ -39,6 +40,7 @@ def deployments(estate_path: Path) -> list[RunnerDeployment]:
         _deployment(ingest, estate, place, schedules),
         _deployment(backfill, estate, place),
         _deployment(query, estate, place),
+        _deployment(replicate, estate, place, _replications(estate)),
         _deployment(maintain, estate, place, _cron(estate.lake.maintenance.schedule)),
     ]
     for one in made:
@@ -48,6 +50,14 @@ def deployments(estate_path: Path) -> list[RunnerDeployment]:
 
 def _cron(schedule: str | None) -> list[Schedule]:
     return [Cron(schedule, timezone="UTC", slug="regular")] if schedule else []
+
+
+def _replications(estate: Estate) -> list[Schedule]:
+    return [
+        Cron(one.schedule, timezone="UTC", slug=name, parameters={"source": name})
+        for name, one in estate.sources.items()
+        if isinstance(one, ChangesSource) and one.schedule
+    ]
 
 
 def _deployment(
@@ -61,6 +71,10 @@ def _refine_form(deployment: RunnerDeployment, estate: Estate) -> None:
     """Make the field that names a table a choice of the estate's tables, and what may be empty a plain field."""
     # Prefect derives the form from the signature and has no public door to refine it at run time.
     fields = deployment._parameter_openapi_schema.properties
+    if "source" in fields:
+        followed = sorted(name for name, one in estate.sources.items() if isinstance(one, ChangesSource))
+        if followed:
+            fields["source"]["enum"] = followed
     if "tables" in fields:
         fields["tables"] |= {"type": "array", "items": {"type": "string", "enum": sorted(estate.tables)}}
         fields["tables"].pop("anyOf", None)

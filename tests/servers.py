@@ -118,6 +118,7 @@ def postgresql(folder: Path) -> Iterator[Running]:
     command = [
         *prefix, str(binaries / "postgres"), "-D", str(data), "-p", str(port),
         "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
+        "-c", "wal_level=logical",
     ]  # fmt: skip
     environment = {**os.environ, "PGPASSWORD": password}
     client = ["-h", "127.0.0.1", "-p", str(port), "-U", "business"]

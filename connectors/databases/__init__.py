@@ -52,8 +52,11 @@ class Database(Protocol):
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement in its own transaction; return the rows that it touched."""
 
-    def exclusive(self, name: str) -> AbstractContextManager[None]:
-        """Let one process at a time into the context; the server lets go when the process dies."""
+    def exclusive(self, name: str, *, wait: bool = True) -> AbstractContextManager[None]:
+        """Let one process at a time into the context; the server lets go when the process dies.
+
+        Without `wait` it raises ConflictError when another one is inside.
+        """
 
     def write_rows(self, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> int:
         """Create the table if absent and add all rows in one transaction; return how many.

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from connectors.databases import Address, ColumnInfo
 from connectors.databases.postgresql_errors import postgresql_errors
-from connectors.errors import NotFoundError
+from connectors.errors import ConflictError, NotFoundError
 from connectors.estate import Endpoint
 
 _CONNECT_SECONDS = 10
@@ -81,14 +81,22 @@ class PostgreSQL:
             return max(connection.execute(sql.encode(), parameters or None).rowcount, 0)
 
     @contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
-        """Let one process at a time into the context; the server lets go when the process dies."""
+    def exclusive(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        """Let one process at a time into the context; the server lets go when the process dies.
+
+        Without `wait` it raises ConflictError when another one is inside.
+        """
         with postgresql_errors(f"lock '{name}' in", self._where()):
             # Without a transaction, which would hold back vacuum for as long as the lock is held.
-            connection = self._connect(autocommit=True)
+            connection = self.connect(autocommit=True)
         with closing(connection):
             with postgresql_errors(f"lock '{name}' in", self._where()):
-                connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+                if wait:
+                    connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+                elif connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone() != (
+                    True,
+                ):
+                    raise ConflictError("postgresql", "lock", name, "another process has it", "Wait for its end.")
             yield
 
     def write_rows(self, table: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> int:
@@ -111,10 +119,11 @@ class PostgreSQL:
     @contextmanager
     def _connected(self, operation: str) -> Iterator[psycopg.Connection]:
         """Give a connection whose transaction is committed at the end, or rolled back by an error."""
-        with postgresql_errors(operation, self._where()), self._connect() as connection:
+        with postgresql_errors(operation, self._where()), self.connect() as connection:
             yield connection
 
-    def _connect(self, *, autocommit: bool = False) -> psycopg.Connection:
+    def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
+        """Open a connection that the caller closes; raises psycopg's errors."""
         address = self.address()
         return psycopg.connect(
             host=address.host, port=address.port, dbname=address.database, user=address.username,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from connectors.errors import BadDataError, PolicyError
-from connectors.estate import DocumentsSource, Estate, Table
+from connectors.estate import ChangesSource, DocumentsSource, Estate, Table
 from connectors.sources import Slice
 from connectors.units import parse_duration
 from datalake.documents import TABLE as OBJECTS
@@ -68,6 +68,11 @@ def plan_load(
     Raises NotFoundError, PolicyError, BadDataError.
     """
     declared = estate.table(table)
+    if isinstance(estate.source(declared.source), ChangesSource):
+        raise BadDataError(
+            "estate", "ingest", table, f"the table follows the changes of source {declared.source}",
+            f"Run the flow replicate: causeway replicate {declared.source}.",
+        )  # fmt: skip
     if not estate.may_hold(estate.lake.site, declared.data_class):
         held = estate.site(estate.lake.site).holds
         raise PolicyError(

@@ -1,0 +1,1 @@
+"""Replicate: follow the changes of a database."""
