@@ -323,6 +323,8 @@ class LakeSettings(Noun):
     """Memory that DuckDB may use for a load."""
     keep_quarantined: Duration = Field(default="30d", validate_default=True)
     """How long the files of batches that were set aside are kept; their rows in ops.quarantine stay."""
+    watch: Cron | None = "*/15 * * * *"
+    """When freshness and what databases hold back are looked at, as five cron fields."""
     maintenance: Maintenance = Field(default_factory=Maintenance)
     """When it is maintained, and by which policy."""
 

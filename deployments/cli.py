@@ -88,6 +88,8 @@ def _lake_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     backfill.add_argument("end", help="value of the cursor column to stop before")
     backfill.add_argument("--window", help="length of each load, such as 1d")
     backfill.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    tables = _command(commands, "tables", _tables, "show every table: rows, bytes, freshness, quality, owner, class")
+    tables.add_argument("--json", action="store_true", help="print JSON")
     replicate = _command(commands, "replicate", _replicate, "follow every change of a source's tables")
     replicate.add_argument("source", metavar="SOURCE", help="a source of kind changes")
     replicate.add_argument("--for", dest="duration", metavar="TIME", help="go on for this long, such as 10m")
@@ -217,6 +219,26 @@ def _backfill(asked: argparse.Namespace) -> int:
     for report in reports:
         _say(f"{report.table}: {report.status}, {report.rows:,} rows, key {report.load_key}")
     return 0
+
+
+def _tables(asked: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from connectors.estate import load_estate
+    from datalake.session import open_lake
+    from datalake.tables import table_statuses
+    from deployments.printing import print_rows
+    from flows.watch import row_of
+
+    estate = load_estate(_estate_path(asked))
+    with open_lake(estate) as lake:
+        found = table_statuses(lake, estate)
+    if asked.json:
+        print(json.dumps([asdict(one) for one in found], indent=2, default=str))
+    else:
+        print_rows([row_of(one) for one in found])
+    return 1 if any(one.late_by is not None for one in found) else 0
 
 
 def _replicate(asked: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -75,6 +76,19 @@ def _json(reader: pa.RecordBatchReader, output: Path | None) -> None:
 
 def _dumps(value: object) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows of texts on standard output; the first row's keys are the titles."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="right" if name in ("rows", "MB") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False).print(table)
 
 
 def _table(reader: pa.RecordBatchReader, output: Path | None, max_rows: int) -> None:

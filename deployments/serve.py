@@ -20,6 +20,7 @@ from flows.ingest import backfill, ingest
 from flows.maintain import maintain
 from flows.query import query
 from flows.replicate import replicate
+from flows.watch import watch
 
 _RUNS_AT_ONCE = 4
 
@@ -41,6 +42,7 @@ def deployments(estate_path: Path) -> list[RunnerDeployment]:
         _deployment(backfill, estate, place),
         _deployment(query, estate, place),
         _deployment(replicate, estate, place, _replications(estate)),
+        _deployment(watch, estate, place, _cron(estate.lake.watch)),
         _deployment(maintain, estate, place, _cron(estate.lake.maintenance.schedule)),
     ]
     for one in made:

@@ -29,6 +29,8 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "wal_level": "logical",
+    # A consumer of changes that never comes back is given up, rather than fill the disk.
+    "max_slot_wal_keep_size": "4GB",
     "shared_buffers": "128MB",
     "max_connections": "100",
     # Statements may hold passwords, as CREATE ROLE does: errors are logged without them.
@@ -91,7 +93,8 @@ def _statements(passwords: Mapping[str, str]) -> str:
     lines += ["REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;"]
     for name in passwords.keys() - {ADMINISTRATOR}:
         lines += [
-            f"CREATE ROLE {name} LOGIN PASSWORD '{_verifier(passwords[name])}';",
+            # Replication, so that a source of changes can be tried.
+            f"CREATE ROLE {name} LOGIN REPLICATION PASSWORD '{_verifier(passwords[name])}';",
             f"CREATE DATABASE {name} OWNER {name};",
             f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC;",
         ]

@@ -25,7 +25,7 @@ def test_every_flow_is_offered_as_a_deployment_with_its_schedules(site: Site, pa
     page.goto(f"{site.ui}/deployments")
     rows = page.get_by_role("row").filter(has_text="embedded")
     expect(rows).to_have_count(3)
-    for flow in ("ingest", "backfill", "query", "maintain", "replicate"):
+    for flow in ("ingest", "backfill", "query", "maintain", "replicate", "watch"):
         expect(rows.filter(has_text=flow)).to_contain_text("Ready")
     expect(rows.filter(has_text="ingest")).to_contain_text("At 02:00 AM every day")
     picture("deployments")

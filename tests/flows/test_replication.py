@@ -119,7 +119,8 @@ def test_every_type_arrives_through_the_stream_as_through_the_snapshot(shop: Sho
     }  # fmt: skip
     values = (
         "true, -5, 12345.678, 1e300, 'ä\"\\\\'', x', 'c', '2024-02-29 12:00:00.123456', '2024-02-29 12:00+02',"
-        " '2024-02-29', '23:59:59.5', '0b0f1d6e-0000-4000-8000-000000000001', '{\"a\": [1, null]}', '\\x00ff10', '{1,NULL,3}',"
+        " '2024-02-29', '23:59:59.5', '0b0f1d6e-0000-4000-8000-000000000001', '{\"a\": [1, null]}',"
+        " '\\x00ff10', '{1,NULL,3}',"
         ' \'{"a,b","q\\"",NULL,""}\', \'1 mon 2 days 03:04:05\', NULL'
     )
     listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items() if name != "nd")

@@ -119,7 +119,7 @@ def test_ten_mistakes_in_one_file_are_all_named_with_line_key_value_and_choices(
         ("sources.orders.site", "cloud", "names no database of site cloud"),
         ("sources.orders.table", None, "give either table or query"),
         ("sources.orders.query", "SELECT 1", "give either table or query"),
-        ("sources.rates.kind", "ftp", "choose one of: database, objects, files, http, documents"),
+        ("sources.rates.kind", "ftp", "choose one of: changes, database, objects, files, http, documents"),
         ("sources.rates", {"url": "https://rates.example"}, "`sources.rates.kind`: is required"),
         ("tables.orders.source", "order", "names no entry of sources"),
         ("tables.orders.key", [], "mode merge needs key"),

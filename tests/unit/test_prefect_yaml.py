@@ -51,7 +51,14 @@ def test_nothing_is_built_or_pulled_because_the_flows_are_installed() -> None:
 
 
 def test_every_flow_of_the_project_is_deployed_once() -> None:
-    assert sorted(flow_of(one).name for one in DEPLOYMENTS) == ["backfill", "ingest", "maintain", "query", "replicate"]
+    assert sorted(flow_of(one).name for one in DEPLOYMENTS) == [
+        "backfill",
+        "ingest",
+        "maintain",
+        "query",
+        "replicate",
+        "watch",
+    ]
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: str(one["entrypoint"]))
