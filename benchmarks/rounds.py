@@ -59,7 +59,7 @@ def arena(scale: float, data: Path, *, with_causeway: bool) -> Iterator[Arena]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="causeway-bench-")))
         postgres = stack.enter_context(servers.postgresql(stored))
         weed = stack.enter_context(servers.seaweedfs(folder / "objects"))
-        setting = _setting(postgres, weed)
+        setting = setting_of(postgres, weed)
         expected = source.prepare(setting, scale, stored / "lineitem.json")
         make_bucket(setting)
         pids = {"postgres": postgres.pid, "s3": weed.pid}
@@ -104,7 +104,8 @@ def _flow_seconds(usage: Usage) -> float | None:
     return float(json.loads(last)["flow_seconds"]) if last.startswith('{"flow_seconds"') else None
 
 
-def _setting(postgres: servers.Running, weed: servers.Running) -> Setting:
+def setting_of(postgres: servers.Running, weed: servers.Running) -> Setting:
+    """Return what every entrant is told of the servers."""
     address = urlsplit(postgres.url)
     return Setting(
         pg_host=str(address.hostname),
