@@ -45,5 +45,9 @@ check: install-check ## format, lint, types, import direction
 
 bench: install-check ## measure against peers and limits in one run
 	$(RUN)python -m benchmarks $(ARGS)
+	$(RUN)python -m benchmarks.depth
 
-.PHONY: help install install-test install-check demo up down test check bench
+bench-lake: install-check ## measure the lake alone: queries, small files, commits, checks
+	$(RUN)python -m benchmarks.depth $(ARGS)
+
+.PHONY: help install install-test install-check demo up down test check bench bench-lake

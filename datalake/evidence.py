@@ -105,6 +105,17 @@ class HoldRecord:
 
 
 @dataclass(frozen=True)
+class TrainingSetRecord:
+    """A training set that was kept; `splits` is JSON, rows by split."""
+
+    training_set: str
+    version: int
+    sql: str
+    splits: str
+    made_at: datetime
+
+
+@dataclass(frozen=True)
 class MaintenanceRecord:
     """What one action of maintenance did; files and bytes are those of the table's newest snapshot."""
 
@@ -141,6 +152,7 @@ TABLES: Mapping[str, type[Any]] = MappingProxyType(
         "replication": ReplicationRecord,
         "holds": HoldRecord,
         "maintenance": MaintenanceRecord,
+        "training_sets": TrainingSetRecord,
     }
 )
 

@@ -47,7 +47,7 @@ def query(
         TemporaryDirectory(prefix="causeway-query-") as spill,
         open_lake(estate, version=version, at=at, memory_limit=memory_limit, temp_directory=Path(spill)) as lake,
     ):
-        _require_reading(lake.connection, sql)
+        require_reading(lake.connection, sql)
         # Inside a transaction the snapshot that is read stays the same, whatever is committed meanwhile.
         lake.connection.execute("BEGIN TRANSACTION READ ONLY")
         pinned = lake.version()
@@ -61,7 +61,8 @@ def query(
             yield Answer(relation.to_arrow_reader(_BATCH_ROWS), pinned)
 
 
-def _require_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def require_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Raise PolicyError unless the text is one statement that only reads, BadDataError when it is no SQL."""
     try:
         statements = connection.extract_statements(sql)
     except duckdb.ParserException as error:
