@@ -17,6 +17,7 @@ from tests.browser.site import Site, Watched, wait_for
 pytestmark = [pytest.mark.browser, pytest.mark.servers]
 
 AIRPORTS = 1458
+FLOWS = ("ingest", "backfill", "query", "maintain", "replicate", "watch")
 END = 90_000  # milliseconds from the order to the end of a run: runner's poll, process, imports, load
 Picture = Callable[[str], None]
 
@@ -24,8 +25,8 @@ Picture = Callable[[str], None]
 def test_every_flow_is_offered_as_a_deployment_with_its_schedules(site: Site, page: Page, picture: Picture) -> None:
     page.goto(f"{site.ui}/deployments")
     rows = page.get_by_role("row").filter(has_text="embedded")
-    expect(rows).to_have_count(3)
-    for flow in ("ingest", "backfill", "query", "maintain", "replicate", "watch"):
+    expect(rows).to_have_count(len(FLOWS))
+    for flow in FLOWS:
         expect(rows.filter(has_text=flow)).to_contain_text("Ready")
     expect(rows.filter(has_text="ingest")).to_contain_text("At 02:00 AM every day")
     picture("deployments")

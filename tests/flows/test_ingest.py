@@ -81,7 +81,7 @@ def test_a_table_of_a_database_is_loaded_with_evidence_artifacts_and_its_asset(
     assert [one[1:] for one in judged] == [(True, 0, 10)] * 3  # what is declared, and that the key is one
     (shown,) = prefect.artifacts("load-people")
     assert "people: committed" in shown["data"]
-    assert "| rows | 10 |" in shown["data"]
+    assert "| rows | 10 read, 10 written, 0 deleted |" in shown["data"]
     assert str(report.version) in shown["data"]
     (quality,) = prefect.artifacts("quality-people")
     assert {row["result"] for row in json.loads(quality["data"])} == {"ok"}
