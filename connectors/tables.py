@@ -32,6 +32,8 @@ class FileFormat(Noun):
     """Character encoding of CSV."""
     null_values: list[str] = [""]
     """Texts that mean NULL in CSV."""
+    compression: Literal["auto", "none", "gzip", "zstd", "zip"] = "auto"
+    """How files are packed; auto goes by the end of the name: .gz, .zst, .zip."""
 
 
 class DatabaseSource(Noun):

@@ -45,13 +45,16 @@ _KNOWN = [
 
 LargestRowGroup = Callable[[], "tuple[str, int] | None"]
 CsvComplaint = Callable[[str], str]
+Title = Callable[[str], str]
 
 
 class FileErrors:
     """Translates for one source; looks at the files again where DuckDB's message does not tell enough."""
 
-    def __init__(self, where: str, largest_row_group: LargestRowGroup, csv_complaint: CsvComplaint) -> None:
-        self._where = where
+    def __init__(
+        self, where: str, largest_row_group: LargestRowGroup, csv_complaint: CsvComplaint, title: Title
+    ) -> None:
+        self._where, self._title = where, title
         self._largest_row_group, self._csv_complaint = largest_row_group, csv_complaint
 
     def translate(self, error: Exception) -> Exception:
@@ -81,8 +84,8 @@ class FileErrors:
         return self._bad(_name(text), _first_sentence(text), _AGAIN) if is_data else None
 
     def _bad(self, file: str, cause: str, next_step: str) -> BadDataError:
-        resource = f"{self._where}: {file}" if file else self._where
-        return BadDataError("files", "read", resource, cause, next_step)
+        resource = f"{self._where}: {self._title(file)}" if file else self._where
+        return BadDataError("files", "read", resource, self._title(cause), next_step)
 
     def _csv(self, text: str, line: str) -> BadDataError:
         named = _CSV_FILE.search(text)

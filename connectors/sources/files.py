@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import duckdb
 
@@ -16,6 +14,7 @@ from connectors.errors import BadDataError, CapabilityError, NotFoundError
 from connectors.estate import Estate, FileFormat, FilesSource, ObjectsSource, ObjectStore
 from connectors.objects import objects
 from connectors.sources import Slice
+from connectors.sources.compressed import File, unpacked
 from connectors.sources.csv_header import require_same_header
 from connectors.sources.file_errors import FileErrors
 from connectors.sources.patterns import compiled, fixed_prefix, matching_files
@@ -23,15 +22,6 @@ from connectors.sources.selecting import require_columns, slice_condition, uniqu
 
 _ENCODINGS = {"utf-8": "utf-8", "utf8": "utf-8", "utf-16": "utf-16", "utf16": "utf-16",
               "latin-1": "latin-1", "latin1": "latin-1", "iso-8859-1": "latin-1"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file as DuckDB names it, its size, and how to open it for a look at its beginning."""
-
-    url: str
-    bytes: int
-    open: Callable[[], BinaryIO]
 
 
 class _Files:
@@ -43,7 +33,8 @@ class _Files:
 
     def __init__(self, declared: FileFormat, types: Mapping[str, str], where: str) -> None:
         self._format, self._types, self._where = declared, types, where
-        self._errors = FileErrors(where, self._largest_row_group, self._csv_complaint)
+        self._read: dict[str, File] = {}
+        self._errors = FileErrors(where, self._largest_row_group, self._csv_complaint, self._title)
 
     def describe(self) -> str:
         """Say where the rows come from."""
@@ -63,8 +54,7 @@ class _Files:
     @contextmanager
     def scan(self, connection: duckdb.DuckDBPyConnection, part: Slice) -> Iterator[str]:
         """Give the SELECT; raises NotFoundError without files, BadDataError for files that differ."""
-        files = self._checked_files()
-        with self._access(connection):
+        with self._access(connection), self._plain_files(connection) as files:
             try:
                 yield self._select(connection, files, part)
             except duckdb.Error as error:
@@ -74,7 +64,7 @@ class _Files:
         """Return the error with file, line, column and value, or as it is when it is not of the files."""
         return self._errors.translate(error)
 
-    def _files(self) -> Iterator[_File]:
+    def _files(self) -> Iterator[File]:
         raise NotImplementedError
 
     @contextmanager
@@ -82,7 +72,7 @@ class _Files:
         """Let the connection read the files while the context is open."""
         yield
 
-    def _checked_files(self) -> list[_File]:
+    def _checked_files(self) -> list[File]:
         files = list(self._files())
         if not files:
             raise NotFoundError(
@@ -90,19 +80,41 @@ class _Files:
                 "Correct the source's path in the estate, or put the files there.",
             )  # fmt: skip
         for file in files:
-            if not file.bytes:
-                raise BadDataError(
-                    "files", "read", f"{self._where}: {file.url}", "the file is empty (0 bytes)",
-                    "Deliver it again, or remove it.",
-                )  # fmt: skip
-        if self._format.format == "csv":
-            self._require_headers(files)
+            self._require_bytes(file)
         return files
 
-    def _require_headers(self, files: Sequence[_File]) -> None:
-        readers = [(file.url, file.open) for file in files]
+    @contextmanager
+    def _plain_files(self, connection: duckdb.DuckDBPyConnection) -> Iterator[list[File]]:
+        """Give the files as DuckDB may read them: none is compressed, and CSV files have the same header."""
+        found = connection.execute("SELECT current_setting('temp_directory')").fetchone()
+        spill = str(found[0]) if found and found[0] else None
+        if spill:
+            Path(spill).mkdir(parents=True, exist_ok=True)
+        with unpacked(self._checked_files(), self._format.compression, spill, self._where) as files:
+            for file in files:
+                self._require_bytes(file)
+            if self._format.format == "csv":
+                self._require_headers(files)
+            self._read = {file.url: file for file in files}
+            yield files
+
+    def _require_bytes(self, file: File) -> None:
+        if not file.bytes:
+            raise BadDataError(
+                "files", "read", f"{self._where}: {file.title}", "the file is empty (0 bytes)",
+                "Deliver it again, or remove it.",
+            )  # fmt: skip
+
+    def _title(self, text: str) -> str:
+        """Return a text with the names for people in it of the files that were read."""
+        for url, file in self._read.items():
+            text = text.replace(url, file.title) if file.shown else text
+        return text
+
+    def _require_headers(self, files: Sequence[File]) -> None:
+        readers = [(file.title, file.open) for file in files]
         header = require_same_header(readers, self._encoding(), self._format.delimiter, self._where)
-        require_columns(list(self._types), header, f"{self._where}: {files[0].url}")
+        require_columns(list(self._types), header, f"{self._where}: {files[0].title}")
 
     def _encoding(self) -> str:
         name = self._format.encoding.lower().replace("_", "-")
@@ -113,7 +125,7 @@ class _Files:
             )  # fmt: skip
         return _ENCODINGS[name]
 
-    def _select(self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File], part: Slice) -> str:
+    def _select(self, connection: duckdb.DuckDBPyConnection, files: Sequence[File], part: Slice) -> str:
         reader = self._reader(connection, files)
         kinds = _described(connection, reader)
         require_columns(list(self._types), list(kinds), self._where)
@@ -129,7 +141,7 @@ class _Files:
         # The condition stands outside, so that it speaks of the declared type of the cursor.
         return f"SELECT * FROM (SELECT {columns} FROM {reader}) WHERE {cut}"
 
-    def _reader(self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File]) -> str:
+    def _reader(self, connection: duckdb.DuckDBPyConnection, files: Sequence[File]) -> str:
         listed = _listed(files)
         if self._format.format == "parquet":
             return f"read_parquet({listed})"
@@ -143,7 +155,7 @@ class _Files:
             f"read_csv({listed}, header = true, delim = {quote_literal(self._format.delimiter)}, "
             # Without a skip of 0 DuckDB passes over the lines before a wider one, header and rows, in silence.
             f"quote = '\"', escape = '\"', strict_mode = true, comment = '', skip = 0, nullstr = [{nulls}], "
-            f"encoding = {quote_literal(self._encoding())}{more})"
+            f"encoding = {quote_literal(self._encoding())}, compression = 'none'{more})"
         )
 
     def _json_reader(self, connection: duckdb.DuckDBPyConnection, listed: str) -> str:
@@ -152,14 +164,16 @@ class _Files:
         Left to itself DuckDB stops at a key that its sample did not show. Told the columns it ignores others,
         so where types are declared all keys are looked up first, which reads the files twice.
         """
-        options = "format = 'newline_delimited', records = true, maximum_object_size = 16777216"
+        options = (
+            "format = 'newline_delimited', records = true, maximum_object_size = 16777216, compression = 'uncompressed'"
+        )
         if not self._types:
             return f"read_json({listed}, {options})"
         every = _described(connection, f"read_json({listed}, {options}, sample_size = -1)")
         require_columns(list(self._types), list(every), self._where)
         return f"read_json({listed}, {options}, columns = {_struct({**every, **self._types})})"
 
-    def _require_same_schema(self, connection: duckdb.DuckDBPyConnection, files: Sequence[_File]) -> None:
+    def _require_same_schema(self, connection: duckdb.DuckDBPyConnection, files: Sequence[File]) -> None:
         found = connection.execute(
             "SELECT file_name, list(name ORDER BY name) AS names "
             f"FROM parquet_schema({_listed(files)}) WHERE num_children IS NULL GROUP BY file_name"
@@ -192,7 +206,7 @@ class _Files:
 
         Looking for types it does not tell the line that made it give up.
         """
-        for file in self._files():
+        for file in self._read.values():
             if file.url != url:
                 continue
             names = self._header_of(file)
@@ -207,8 +221,8 @@ class _Files:
                 connection.close()
         return ""
 
-    def _header_of(self, file: _File) -> dict[str, str]:
-        readers = [(file.url, file.open)]
+    def _header_of(self, file: File) -> dict[str, str]:
+        readers = [(file.title, file.open)]
         names = require_same_header(readers, self._encoding(), self._format.delimiter, self._where)
         return dict.fromkeys(names, "VARCHAR")
 
@@ -238,9 +252,9 @@ class LocalFiles(_Files):
         super().__init__(declared, types, f"source '{name}' ({declared.path})")
         self._folder, self._pattern = folder, str(declared.path)
 
-    def _files(self) -> Iterator[_File]:
+    def _files(self) -> Iterator[File]:
         for path in matching_files(self._folder, self._pattern):
-            yield _File(str(path), path.stat().st_size, lambda path=path: path.open("rb"))  # type: ignore[misc]
+            yield File(str(path), path.stat().st_size, lambda path=path: path.open("rb"))  # type: ignore[misc]
 
 
 class ObjectFiles(_Files):
@@ -259,7 +273,7 @@ class ObjectFiles(_Files):
         self._declared = declared
         self._store: ObjectStore = estate.objects(declared.site)
 
-    def _files(self) -> Iterator[_File]:
+    def _files(self) -> Iterator[File]:
         wanted, bucket = compiled(self._declared.path), self._declared.bucket
         store = objects(self._store)
         for found in store.list(bucket, fixed_prefix(self._declared.path)):
@@ -271,7 +285,7 @@ class ObjectFiles(_Files):
                     "files", "read", f"{self._where}: {key}", "DuckDB cannot read a key with '?'",
                     "Rename the object.",
                 )  # fmt: skip
-            yield _File(
+            yield File(
                 # The lake's own secret is for s3://, also when its bucket at another site has this name.
                 f"s3a://{bucket}/{key}", found.bytes,
                 lambda key=key: store.read(bucket, key),  # type: ignore[misc]
@@ -296,7 +310,7 @@ def _described(connection: duckdb.DuckDBPyConnection, reader: str) -> dict[str, 
     return {str(row[0]): str(row[1]) for row in rows}
 
 
-def _listed(files: Sequence[_File]) -> str:
+def _listed(files: Sequence[File]) -> str:
     """Return the files as a SQL list; what DuckDB would take for a pattern is escaped."""
     escaped = (re.sub(r"([*?\[])", r"[\1]", file.url) for file in files)
     return f"[{', '.join(map(quote_literal, escaped))}]"
