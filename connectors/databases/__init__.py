@@ -31,7 +31,10 @@ class ColumnInfo:
 
     name: str
     type: str
+    """Its type; of a domain the type below it."""
     nullable: bool
+    sent_as: str | None = None
+    """Type to cast it to for clients that would else read it now so, now otherwise."""
 
 
 class Database(Protocol):

@@ -17,9 +17,31 @@ from connectors.errors import ConflictError, NotFoundError
 from connectors.estate import Endpoint
 
 _CONNECT_SECONDS = 10
-_COLUMNS = """
-    SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute
-    WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+# DuckDB reads these by one way of asking as structs, numbers or lists and by another as texts; domains as texts.
+_SENT_AS = """
+    CASE WHEN t.typtype = 'd' THEN format_type(b.oid, b.modifier)
+         WHEN t.typtype = 'c' OR t.typcategory = 'G' OR e.typtype = 'c' OR e.typname = 'bytea' THEN 'text'
+         WHEN t.typname = 'oid' THEN 'bigint'
+         WHEN e.typtype IN ('e', 'd') THEN 'text[]' END
+    FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+"""
+_COLUMNS = f"""
+    SELECT a.attname, format_type(b.oid, b.modifier), NOT a.attnotnull, s.sent_as
+    FROM pg_attribute a
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE below(oid, modifier) AS (
+            SELECT a.atttypid, a.atttypmod
+            UNION ALL
+            SELECT d.typbasetype, d.typtypmod FROM below JOIN pg_type d ON d.oid = below.oid AND d.typtype = 'd'
+        )
+        SELECT below.oid, below.modifier FROM below JOIN pg_type t ON t.oid = below.oid AND t.typtype <> 'd'
+    ) b
+    CROSS JOIN LATERAL (SELECT {_SENT_AS} WHERE t.oid = a.atttypid) AS s(sent_as)
+    WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_QUERY_COLUMN = f"""
+    SELECT format_type(b.oid, b.modifier), (SELECT {_SENT_AS} WHERE t.oid = b.oid)
+    FROM (SELECT %s::oid AS oid, %s::int AS modifier) b
 """
 
 
@@ -67,7 +89,7 @@ class PostgreSQL:
                 "postgresql", "describe", f"{table_or_query} in {self._where()}", "no such table",
                 "Create the table, or correct its name (schema.name).",
             )  # fmt: skip
-        return [ColumnInfo(name, kind, nullable) for name, kind, nullable in rows]
+        return [ColumnInfo(*row) for row in rows]
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return all rows of a small SELECT."""
@@ -146,15 +168,13 @@ def _query_columns(connection: psycopg.Connection, query: str) -> list[ColumnInf
         return []
     kinds = [(result.ftype(index), result.fmod(index)) for index in range(result.nfields)]
     names = [column.name for column in cursor.description or []]
-    return [
-        ColumnInfo(name, _type_name(connection, oid, modifier), True)
-        for name, (oid, modifier) in zip(names, kinds, strict=True)
-    ]
+    return [_query_column(connection, name, oid, modifier) for name, (oid, modifier) in zip(names, kinds, strict=True)]
 
 
-def _type_name(connection: psycopg.Connection, oid: int, modifier: int) -> str:
-    row = connection.execute("SELECT format_type(%s::oid, %s::int)", [oid, modifier]).fetchone()
-    return str(row[0]) if row else ""
+def _query_column(connection: psycopg.Connection, name: str, oid: int, modifier: int) -> ColumnInfo:
+    row = connection.execute(_QUERY_COLUMN.encode(), [oid, modifier]).fetchone()
+    assert row is not None
+    return ColumnInfo(name, str(row[0]), True, row[1])
 
 
 def _identifier(table: str) -> sql.Identifier:

@@ -145,7 +145,7 @@ class DatabaseTable:
         chosen = (declared or "").upper() in ("DOUBLE", "VARCHAR") and column.type.startswith("numeric")
         if not _is_lossy(column.type) and not chosen:
             by_itself = {"json": "JSON", "jsonb": "JSON"}.get(column.type)
-            return _Column(column.name, column.type, None, declared or by_itself)
+            return _Column(column.name, column.type, column.sent_as, declared or by_itself)
         if declared is None:
             raise self._bad(
                 f"column '{column.name}' is {column.type}, which has no exact type in DuckDB",

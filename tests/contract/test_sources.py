@@ -172,6 +172,74 @@ def test_types_of_a_database_arrive_as_they_are(
         assert str(duck.execute(f"DESCRIBE {select}").fetchall()[0][1]) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("timestamptz", "'infinity'", "infinity"),
+        ("timestamp", "'-infinity'", "-infinity"),
+        ("date", "'20000-01-01'", "20000-01-01"),
+        ("date", "'0044-03-15 BC'", "0044-03-15 (BC)"),
+        ("timestamptz", "'280000-01-01 10:00+00'", "280000-01-01 10:00:00+00"),
+        ("real", "'NaN'", "nan"),
+        ("int4range", "'[1,5)'", "[1,5)"),
+        ("int4multirange", "'{[1,5)}'", "{[1,5)}"),
+        ("inet", "'10.0.0.1/8'", "10.0.0.1/8"),
+        ("bit(3)", "B'101'", "101"),
+        ("text[]", "'{a,NULL}'", "[a, NULL]"),
+        ("timestamptz[]", "'{infinity}'", "[infinity]"),
+        ("point", "'(1,2)'", "(1,2)"),
+        ("oid", "4294967295", "4294967295"),
+        ("bytea[]", "ARRAY['\\x00'::bytea]", '{"\\\\x00"}'),
+        ("pair", "ROW(1, 'a')", "(1,a)"),
+        ("mood[]", "'{fine}'", "[fine]"),
+        ("positive", "5", "5"),
+        ("exact", "1.5", "1.50"),
+    ],
+)
+def test_a_value_is_the_same_in_a_whole_table_a_slice_and_a_query(
+    business: Database,
+    table: str,
+    make_source: MakeSource,
+    duck: duckdb.DuckDBPyConnection,
+    kind: str,
+    value: str,
+    expected: str,
+) -> None:
+    made = {
+        "mood": "TYPE mood AS ENUM ('fine', 'bad')",
+        "pair": "TYPE pair AS (a int, b text)",
+        "positive": "DOMAIN positive AS int",
+        "exact": "DOMAIN exact AS numeric(10,2)",
+    }.get(kind.removesuffix("[]"))
+    if made:
+        business.execute(f"DROP {made.split(' AS')[0]} CASCADE" if _has_type(business, kind) else "SELECT 1")
+        business.execute(f"CREATE {made}")
+    business.execute(f"CREATE TABLE {table} (id int, c {kind})")
+    business.execute(f"INSERT INTO {table} VALUES (1, {value})")
+    place = {"kind": "database", "site": "here", "database": "business"}
+    whole, query = make_source({}, **place, table=table), make_source({}, **place, query=f"SELECT * FROM {table}")
+    found = set()
+    for made_source, part in ((whole, ALL), (whole, Slice("id", "1", "2")), (query, ALL)):
+        with made_source.scan(duck, part) as select:
+            found |= set(duck.execute(f"SELECT typeof(c), c::VARCHAR FROM ({select})").fetchall())
+    assert [text for _, text in found] == [expected]
+
+
+def _has_type(business: Database, kind: str) -> bool:
+    return bool(business.query("SELECT 1 FROM pg_type WHERE typname = %s", [kind.removesuffix("[]")]))
+
+
+def test_a_nan_below_a_domain_never_becomes_zero(
+    business: Database, table: str, make_source: MakeSource, duck: duckdb.DuckDBPyConnection
+) -> None:
+    business.execute("DROP DOMAIN IF EXISTS amount CASCADE")
+    business.execute("CREATE DOMAIN amount AS numeric(10,2)")
+    business.execute(f"CREATE TABLE {table} (c amount)")
+    business.execute(f"INSERT INTO {table} VALUES ('NaN')")
+    with pytest.raises(BadDataError, match="column 'c'"):
+        rows_of(make_source({}, kind="database", site="here", database="business", table=table), duck)
+
+
 def test_an_enum_arrives_as_text(business: Database, typed: Any, duck: duckdb.DuckDBPyConnection) -> None:
     business.execute("DROP TYPE IF EXISTS mood CASCADE")
     business.execute("CREATE TYPE mood AS ENUM ('fine', 'bad')")
